@@ -16,8 +16,8 @@ from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.interfaces.sqlite.file import located
 from tenantbase.interfaces.sqlite.open_read_only import immutable, may_write, open_readonly
+from tenantbase.interfaces.sqlite.opening import close_without_checkpoint, open_writer
 from tenantbase.interfaces.sqlite.prefix_counts import NONE_COUNTED
-from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import log_of, look_before_touching, open_tags, tags_path
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tenantbase.coherence import sealed_item
-from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite import opening as sql_opening
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.main import main as tenantbase
 from tests.faults import planted, stalls
@@ -38,7 +38,7 @@ def main() -> None:
     # Small limits, so that all caches are full within a minute or two: later growth is a leak.
     sealed_item.REMEMBERED_BYTES = _REMEMBERED_BYTES  # type: ignore[misc]
     for name in ("_WRITER", "_READER"):
-        setattr(sql_schema, name, (*getattr(sql_schema, name), ("cache_size", -_CACHE_KIB)))
+        setattr(sql_opening, name, (*getattr(sql_opening, name), ("cache_size", -_CACHE_KIB)))
     if not given.unwatched:
         parts = stalls.watched(parts, control)
     with parts.installed(control):

@@ -117,7 +117,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/schema.py",
+        "tenantbase/interfaces/sqlite/opening.py",
         ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
         {
             "the-patience-of-a-checkpoint-stays": (
@@ -233,7 +233,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/schema.py",
+        "tenantbase/interfaces/sqlite/opening.py",
         ["tests/interfaces/sqlite/test_recovery.py"],
         {
             "a-log-is-declared-safe-before-it-was-rewritten": (
@@ -366,10 +366,14 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/opening.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {"a-migration-beside-others": ("if not mark.is_alone():", "if False:")},
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/schema.py",
         ["tests/interfaces/sqlite/test_migration.py"],
         {
-            "a-migration-beside-others": ("if not mark.is_alone():", "if False:"),
             "deleted-prefixes-stay-without-a-tenant": (
                 "        \"UPDATE deleted_prefixes SET low = 'default/' || low,"
                 " high = 'default/' || high\",\n",

@@ -10,8 +10,8 @@ import time
 from typing import Final
 
 from tenantbase.figures import CHECKPOINT_DURATION
+from tenantbase.interfaces.sqlite.opening import busy_timeout
 from tenantbase.interfaces.sqlite.reserve import Reserve
-from tenantbase.interfaces.sqlite.schema import busy_timeout
 
 PAGE_BYTES: Final = 4_096
 
@@ -24,9 +24,8 @@ _LEAST_PAGES: Final = 250
 # However few the commits are, after so many. A row dirties about half a page, so the write-ahead log
 # grows to 4 or 8 MiB.
 _MOST_PAGES: Final = 2_000
-_KEPT_LOG_BYTES: Final = (
-    64 << 20
-)  # a larger log, after a long reader or write, gives its space back
+# A larger log, after a long reader or write, gives its space back.
+_KEPT_LOG_BYTES: Final = 64 << 20
 _PATIENCE_SECONDS: Final = 0.02  # the wait for readers, during which writers wait for it
 
 

@@ -25,10 +25,11 @@ from tenantbase.interfaces.sqlite.apply import apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
+from tenantbase.interfaces.sqlite.opening import identity
 from tenantbase.interfaces.sqlite.prefix_counts import Counts
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
-from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, identity
+from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 

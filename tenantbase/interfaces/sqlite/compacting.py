@@ -20,7 +20,7 @@ from tenantbase.errors import StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.interfaces.sqlite.copying import mark_as_logged
 from tenantbase.interfaces.sqlite.driver_errors import error_code, unavailable
-from tenantbase.interfaces.sqlite.schema import busy_timeout
+from tenantbase.interfaces.sqlite.opening import busy_timeout
 
 _INCREMENTAL: Final = 2
 _FIRST_STEP_PAGES: Final = 64

@@ -52,8 +52,8 @@ _ID_CHARACTERS: Final = b"0123456789abcdef-" + DIVIDER
 _DIGITS: Final = b"0123456789" + DIVIDER
 
 
-class _Read(NamedTuple):
-    """Some rows, and the key after them."""
+class PlainRows(NamedTuple):
+    """Entries, their columns, and the key after them."""
 
     entries: PlainEntries
     columns: Columns
@@ -62,14 +62,13 @@ class _Read(NamedTuple):
 
 def scan_plain(
     connection: sqlite3.Connection, low: str, high: str, limit: int, max_bytes: int
-) -> tuple[PlainEntries, Columns, str] | None:
+) -> PlainRows | None:
     """The first entries of a range of keys, ``low <= key < high``, in ascending order, while all of
     them are plain. Called in a snapshot.
 
-    Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``; their columns; and
-        the key after them, which is ``high`` at the end of the range. It stops early, at most ``FIRST_ROWS``
-        rows before a row that is not a plain entry, is deleted or has a value above 4 KiB. None if there is
-        no entry before that.
+    Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``. The key after them
+        is ``high`` at the end of the range. It stops early, at most ``FIRST_ROWS`` rows before a row that is
+        not a plain entry, is deleted or has a value above 4 KiB. None if there is no entry before that.
     """
     parts: list[PlainEntries] = []
     columns = Columns([], [], [], [])
@@ -89,10 +88,10 @@ def scan_plain(
             rows = FIRST_ROWS  # these may still be plain
         else:
             break
-    return (joined(parts), columns, low) if parts else None
+    return PlainRows(joined(parts), columns, low) if parts else None
 
 
-def _cut(read: _Read, max_bytes: int) -> _Read:
+def _cut(read: PlainRows, max_bytes: int) -> PlainRows:
     """The first of the rows, until their values reach ``max_bytes``."""
     if read.entries.value_bytes <= max_bytes:  # nearly always
         return read
@@ -101,10 +100,10 @@ def _cut(read: _Read, max_bytes: int) -> _Read:
     if fitting == len(keys):
         return read
     first = Columns(keys[:fitting], values[:fitting], ids[:fitting], versions[:fitting])
-    return _Read(PlainEntries.of(first), first, keys[fitting])
+    return PlainRows(PlainEntries.of(first), first, keys[fitting])
 
 
-def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> _Read | None:
+def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> PlainRows | None:
     """The first ``count`` rows of a range, or all of them if there are fewer.
 
     None if one of these rows is not a plain entry, or if there is none.
@@ -126,4 +125,4 @@ def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> _R
     # no order.
     if any(len(column) != count for column in columns) or columns.keys != sorted(columns.keys):
         return None
-    return _Read(PlainEntries(count, *joined_columns), columns, following)
+    return PlainRows(PlainEntries(count, *joined_columns), columns, following)

@@ -3,7 +3,7 @@
 One connection writes; others only read, some of them keys, the others lists. Each has a thread of its
 own, and every request to it is one function that runs there from beginning to end. Reading is in
 ``queries.py``, applying commands in ``apply.py``, committing and its failures in ``commit.py``, opening
-and the schema in ``schema.py``.
+in ``opening.py``, and the tables in ``schema.py``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import private_cells
+from tenantbase.interfaces.sqlite import opening as sql_opening
 from tenantbase.interfaces.sqlite import queries as sql_queries
-from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
@@ -152,7 +152,7 @@ class SqliteStore:
         lane_of: LaneOf,
         figures: memoryview,
     ) -> Self:
-        open_reader = partial(sql_schema.open_reader, path, busy_timeout)
+        open_reader = partial(sql_opening.open_reader, path, busy_timeout)
         counter = PrefixCounter(partial(at_low_priority, partial(open_reader, any_thread=True)))
         made: tuple[Committer, bytes] | None = None
 
@@ -160,7 +160,7 @@ class SqliteStore:
             nonlocal made
             try:
                 with lock():
-                    opened = sql_schema.open_writer(path, busy_timeout, mark)
+                    opened = sql_opening.open_writer(path, busy_timeout, mark)
                     committer = Committer(
                         path, opened.identity, lock, change_log_size, counter.counts, figures
                     )

@@ -72,7 +72,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.errors import CannotOpen
 from tenantbase.events import EventKind
 from tenantbase.interfaces.cache import Fetched
-from tenantbase.interfaces.sqlite import schema
+from tenantbase.interfaces.sqlite import opening, schema
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.json_requests import SetValue
 from tenantbase.lookup import Lookup
@@ -214,7 +214,7 @@ async def test_the_second_opening_changes_nothing(path: Path) -> None:
 
 _KILLED: Final = """
 import os, signal, sqlite3, sys
-from tenantbase.interfaces.sqlite import schema
+from tenantbase.interfaces.sqlite import opening, schema
 
 statement, version = int(sys.argv[2]), int(sys.argv[3])
 steps = list(schema.MIGRATIONS[version - 1])
@@ -222,7 +222,7 @@ steps = list(schema.MIGRATIONS[version - 1])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-connection = schema._connect(sys.argv[1], "rw", 5.0)
+connection = opening._connect(sys.argv[1], "rw", 5.0)
 connection.execute("PRAGMA journal_mode = WAL")
 connection.execute("PRAGMA cache_size = 2")  # what is not committed reaches the file's log, too
 connection.create_function("die", 0, die)
@@ -349,7 +349,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {NEWEST + 1}")
     line = rf"a newer tenantbase \(schema {NEWEST + 1}, this one %s {NEWEST}\)$"
     with pytest.raises(CannotOpen, match=line % "knows"):
-        schema.open_writer(str(path), 1.0)
+        opening.open_writer(str(path), 1.0)
     with pytest.raises(CannotOpen, match=line % "reads"):
         with reading(str(path)):
             pass

@@ -18,8 +18,8 @@ from tenantbase.commands import Delete, DeletePrefix, PutTenant, Rename, Set, Sw
 from tenantbase.entry import JSON, OCTETS
 from tenantbase.interfaces.sqlite import plain_sets, sweep
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
+from tenantbase.interfaces.sqlite.opening import open_writer
 from tenantbase.interfaces.sqlite.plain_sets import create_plain
-from tenantbase.interfaces.sqlite.schema import open_writer
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.usage import Usage
 from tenantbase.plain_sets import PlainSets

@@ -13,7 +13,7 @@ from tenantbase.coherence.tag_file import TagFile
 from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import CannotOpen
-from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite import opening as sql_opening
 from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalNotSafe
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
@@ -101,20 +101,20 @@ async def left_after_a_crash(config: Config) -> None:
 async def test_a_log_is_declared_safe_after_it_was_rewritten(config: Config) -> None:
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
-    sql_schema.open_writer(str(config.file), 1.0, mark).connection.close()
+    sql_opening.open_writer(str(config.file), 1.0, mark).connection.close()
     assert mark.written == [True]
 
 
 async def test_a_log_that_was_not_rewritten_is_not_declared_safe(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_schema, "_OPEN_WAIT", 0.1)
+    monkeypatch.setattr(sql_opening, "_OPEN_WAIT", 0.1)
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
     with closing(sqlite3.connect(config.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # the log may be unsafe meanwhile
         with pytest.raises(CannotOpen, match="locked"):
-            sql_schema.open_writer(str(config.file), 0.1, mark)
+            sql_opening.open_writer(str(config.file), 0.1, mark)
     assert mark.written == []
 
 

@@ -45,6 +45,7 @@ from tenantbase.errors import (
 )
 from tenantbase.interfaces.sqlite import checkpoints as sql_checkpoints
 from tenantbase.interfaces.sqlite import in_place as sql_in_place
+from tenantbase.interfaces.sqlite import opening as sql_opening
 from tenantbase.interfaces.sqlite import prefix_counts as sql_counts
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import rows as sql_rows
@@ -295,7 +296,7 @@ async def test_a_database_without_its_secret_is_refused(files: Files, damage: st
 async def test_a_locked_database_is_refused_after_a_moment(
     files: Files, begin: str, new: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_schema, "_OPEN_WAIT", 0.1)
+    monkeypatch.setattr(sql_opening, "_OPEN_WAIT", 0.1)
     if not new:
         await (await files.open()).close()
     with files.foreign() as connection:
@@ -721,7 +722,7 @@ async def test_checkpoints_wait_for_a_slow_reader_less_and_less_often(
         connection: sqlite3.Connection, seconds: float
     ) -> contextlib.AbstractContextManager[None]:
         waits.append(seconds)
-        return sql_schema.busy_timeout(connection, seconds)
+        return sql_opening.busy_timeout(connection, seconds)
 
     async def write_rows(count: int) -> int:
         """A commit writes two rows, and three pages of the log. Returns: how often one waited."""
@@ -776,7 +777,7 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
     copy = Files(files.path.parent, "copy.db")
     copy.path.write_bytes(database)
     copy.wal.write_bytes(files.wal.read_bytes())
-    reader = sql_schema.open_reader(str(copy.path), 1.0)
+    reader = sql_opening.open_reader(str(copy.path), 1.0)
     assert sql_queries.read(reader, ["default/k"], NOW)[0] is not None
     reader.close()
     assert copy.path.read_bytes() == database
@@ -1016,7 +1017,7 @@ async def failing(
 ) -> AsyncIterator[tuple[SqliteStore, Callable[..., None]]]:
     """A store, and a switch that makes one of its statements fail."""
     connect = partial(sqlite3.connect, factory=FailingConnection)
-    monkeypatch.setattr("tenantbase.interfaces.sqlite.schema.sqlite3.connect", connect)
+    monkeypatch.setattr("tenantbase.interfaces.sqlite.opening.sqlite3.connect", connect)
     store = await files.open()
     await put(store, "default/k")
 
