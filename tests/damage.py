@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import struct
 from contextlib import closing
 from pathlib import Path
 
 _PAGE = 4_096
-_KEY = re.compile(rb"k[0-9]{3}")
 
 
 def damage(path: Path, marker: bytes) -> None:
@@ -28,31 +26,49 @@ def damage(path: Path, marker: bytes) -> None:
     path.write_bytes(data)
 
 
-def damage_leaf(path: Path, first: bytes) -> list[str]:
-    """Damage a leaf page of the table of entries. The database must be closed.
+def damage_leaves(path: Path, *firsts: str) -> list[list[str]]:
+    """Damage leaf pages of the table of entries. The database must be closed.
+
+    Keys are meant without the default tenant, which old databases do not name.
 
     Args:
-        first: damage the page after the first leaf whose keys are not below this text.
+        firsts: for each key, damage the page after the first leaf whose keys are not below it.
 
     Returns:
-        The keys of the rows in the sound leaf before it, in order.
+        For each of them, the keys of the rows in the sound leaf before the damaged page, in order.
     """
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'entries'"
+        (root,) = connection.execute(query).fetchone()
+        # The order of creation, which here is that of the keys, and that of the leaves.
+        rows = connection.execute("SELECT key FROM entries ORDER BY created").fetchall()
+    keys = [key.removeprefix("default/") for (key,) in rows]
     data = bytearray(path.read_bytes())
-    # The leaf pages of a table begin with 0x0d (sqlite.org/fileformat); rows are in order of
-    # creation, which here is that of the keys.
-    leaves = {}
-    for at in range(_PAGE, len(data), _PAGE):
-        keys = sorted(set(_KEY.findall(data, at, at + _PAGE)))
-        if data[at] == 0x0D and data[at : at + _PAGE].count(b"\0" * 400) > 2 and keys:
-            leaves[keys[0]] = at, [key.decode() for key in keys]
-    order = sorted(leaves)
-    sound = next(number for number, key in enumerate(order) if key >= first)
-    at, _ = leaves[order[sound + 1]]
-    data[at : at + 200] = b"\xff" * 200
+    leaves = []
+    for page in _children(data, root):
+        at = (page - 1) * _PAGE
+        (count,) = struct.unpack_from(">H", data, at + 3)
+        leaves.append((at, keys[:count]))
+        del keys[:count]
+    assert not keys, "the table has two levels of pages"
+    sound = []
+    for first in firsts:
+        number = next(number for number, (_, held) in enumerate(leaves) if held[0] >= first)
+        sound.append(leaves[number][1])
+        damaged, _ = leaves[number + 1]
+        data[damaged : damaged + 200] = b"\xff" * 200
     path.write_bytes(data)
-    return leaves[order[sound]][1]
+    return sound
+
+
+def _children(data: bytearray, page: int) -> list[int]:
+    """The numbers of the pages below an interior page, in order (sqlite.org/fileformat)."""
+    at = (page - 1) * _PAGE
+    kind, _, cells, _, _, last = struct.unpack_from(">BHHHBI", data, at)
+    assert kind == 0x05, "the table has more than one page"
+    pointers = struct.unpack_from(f">{cells}H", data, at + 12)
+    return [*(struct.unpack_from(">I", data, at + each)[0] for each in pointers), last]
 
 
 def _without_pointer_map(path: Path) -> None:

@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -117,8 +117,9 @@ class Readers:
         self._calls_lock = threading.Lock()
         self._readers: set[_Reader] = set()
         self._idle: list[_Reader] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._opening = 0
+        self._openings: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._returned = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -225,8 +226,9 @@ class Readers:
             self._timer.cancel()
         for reader in self._readers:
             await reader.connection.close()
-        for task in self._tasks:
+        for task in self._openings:
             task.cancel()
+        await asyncio.gather(*self._closings)
 
     def _busy(self) -> set[_Reader]:
         return self._readers.difference(self._idle)
@@ -280,7 +282,7 @@ class Readers:
             if len(self._readers) > self._count and not self._closed:
                 self._idle.remove(reader)
                 self._readers.discard(reader)
-                self._start(reader.connection.close())
+                self._start(reader.connection.close(), self._closings)
                 return
         if self._calls:
             self._wake()
@@ -310,7 +312,7 @@ class Readers:
         ):
             free += 1
             self._opening += 1
-            self._start(self._open_another())
+            self._start(self._open_another(), self._openings)
 
     async def _open_another(self) -> None:
         try:
@@ -328,10 +330,10 @@ class Readers:
         if self._calls:
             self._wake()
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:
         task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        running.add(task)
+        task.add_done_callback(running.discard)
 
     def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(NO_ANSWER))

@@ -273,9 +273,9 @@ def test_without_a_shell(
 
 
 def test_without_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path / "absent"))
     assert PrivateMemcached.start() is None
     assert len(caplog.messages) == 1
 

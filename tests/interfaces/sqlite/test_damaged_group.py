@@ -22,7 +22,7 @@ from tenantbase.errors import Damaged
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.listing import KeyRange
-from tests.damage import damage, damage_leaf
+from tests.damage import damage, damage_leaves
 from tests.fakes import Granted, RecordingSeqlock
 
 NOW = 1_000_000.0
@@ -108,8 +108,8 @@ async def test_members_that_meet_damage_only_together(
     """Each of them grows a row in its page; the two overflow it, and its neighbour is damaged."""
     fills = [Granted(Set(f"default/new{n}", b"1", JSON)) for n in range(others)]
     group = []
-    for pair in range(pairs):
-        keys = damage_leaf(database, first=b"k%02d" % (3 + 8 * pair))
+    firsts = [f"k{30 + 80 * pair:03}" for pair in range(pairs)]
+    for pair, keys in enumerate(damage_leaves(database, *firsts)):
         grown = bytes(ROW_BYTES + GROWTH_BYTES)
         group += [Granted(Set(f"default/{key}", grown, OCTETS)) for key in keys[-2:]]
         group += fills[pair::pairs]

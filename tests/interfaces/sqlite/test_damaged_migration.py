@@ -22,7 +22,7 @@ from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT
 from tenantbase.withheld import Withheld
 from tests.app_server import AppServer
-from tests.damage import damage, damage_leaf
+from tests.damage import damage, damage_leaves
 
 FIXTURE: Final = Path(__file__).parents[2] / "fixtures" / "schema-1.db"
 MARKER: Final = b"damaged!"
@@ -52,7 +52,7 @@ def one_row(path: Path) -> set[str]:
 
 def a_leaf(path: Path) -> set[str]:
     """Damage a leaf page of the entries. Returns: the keys that cannot be read any more."""
-    last = int(damage_leaf(path, b"k02")[-1][1:])
+    ((*_, last),) = damage_leaves(path, "k020")
     with closing(sqlite3.connect(path)) as connection:
         lost = set()
         for number in range(200):
@@ -61,7 +61,7 @@ def a_leaf(path: Path) -> set[str]:
                 connection.execute(query, (FIRST + number,)).fetchall()
             except sqlite3.DatabaseError:
                 lost.add(f"k{number:03}")
-    assert f"k{last + 1:03}" in lost and 2 < len(lost) < 20
+    assert f"k{int(last[1:]) + 1:03}" in lost and 2 < len(lost) < 20
     return lost
 
 

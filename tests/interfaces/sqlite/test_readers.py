@@ -205,6 +205,29 @@ async def test_closing_does_not_wait_for_hanging_reads(
     await refused(tasks)
 
 
+@pytest.mark.parametrize("store", [60.0], indirect=True)
+async def test_closing_waits_for_connections_that_are_being_closed(
+    store: SqliteStore, hang: Hang
+) -> None:
+    """Their threads would have no event loop to answer to."""
+    tasks = hung(store, hang, MOST_READERS - 1)
+    await poll_async(lambda: len(store._readers.connections) == MOST_READERS, "all are replaced")
+    opened = set(store._readers.connections)
+    gates = {connection: threading.Event() for connection in opened}
+    for connection, gate in gates.items():  # what each thread does after the read that hangs
+        connection.post(lambda _, gate=gate: gate.wait())  # type: ignore[misc]
+    hang.gate.set()
+    await asyncio.gather(*tasks)
+    await poll_async(lambda: len(store._readers.connections) == 2, "no more than before")
+    for connection in store._readers.connections:
+        gates[connection].set()
+    superfluous = opened.difference(store._readers.connections)
+    for connection in superfluous:
+        asyncio.get_running_loop().call_later(0.1, gates[connection].set)
+    await store.close()
+    assert superfluous and not any(each._thread.is_alive() for each in superfluous)
+
+
 async def test_an_error_inside_a_snapshot_ends_it(store: SqliteStore) -> None:
     def fail(connection: sqlite3.Connection) -> None:
         with snapshot(connection):
