@@ -255,7 +255,58 @@ MUTATIONS: Final = {
                 "            if value is None:\n",
                 "            if False:\n",
             ),
-            "the-items-before-a-larger-value-count-twice": ("max_bytes - size)", "max_bytes)"),
+            "the-items-before-a-larger-value-count-twice": (
+                "left, limit, max_bytes - size)",
+                "left, limit, max_bytes)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/odd_rows.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {
+            "a-stored-type-is-not-checked": (
+                'check_media_type(stored, "content_type")',
+                "pass",
+            ),
+            "an-id-of-any-text": ("and _ID.fullmatch(id_) is not None", "and True"),
+            "a-version-of-any-type": ("and type(version) is int", "and True"),
+            "an-expiry-of-any-time": (
+                "(type(expires_at) is float and expires_at <= MAX_TIME))\n    )\n\n\ndef made",
+                "True)\n    )\n\n\ndef made",
+            ),
+            "a-value-of-any-type": ('"CAST(value AS BLOB)"', '"value"'),
+            "bad-text-stays-allowed": ("connection.text_factory = str", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/queries.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {
+            "a-key-that-is-not-text-is-listed": (
+                "if not all(is_text(",
+                "if False and not all(is_text(",
+            )
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {"an-odd-row-stays-odd": ("if same and key not in self._odd:", "if same:")},
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/plain_rows.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {"short-ids-are-listed": (" or len(ids) != _ID_BYTES * count - len(DIVIDER)", "")},
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/driver_errors.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {
+            "bad-text-is-no-damage": (
+                "    if is_bad_text(error):\n        return sqlite3.SQLITE_CORRUPT\n",
+                "",
+            )
         },
     ),
     **of(
@@ -440,7 +491,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/sqlite/rows.py",
         [f"{_STORES}::test_a_deletion_returns_what_it_removed"],
-        {"a-deletion-returns-no-value": ('self._look_up(returned, ", value")', "pass")},
+        {"a-deletion-returns-no-value": ('self._look_up(returned, f", {VALUE}")', "pass")},
     ),
     **of(
         "tenantbase/interfaces/postgres/plan.py",
@@ -501,7 +552,7 @@ MUTATIONS: Final = {
                 "meta == (meta[0], before",
             ),
             "a-new-id-is-not-stored": ("before.id, before.content", "meta[1], before.content"),
-            "a-new-media-type-is-not-stored": ("before.content_type):", "meta[2]):"),
+            "a-new-media-type-is-not-stored": ("before.content_type)\n", "meta[2])\n"),
         },
     ),
     **of(

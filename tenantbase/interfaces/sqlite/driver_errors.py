@@ -48,11 +48,19 @@ def unavailable(error: Exception, what: str) -> StoreUnavailable:
 
 
 def error_code(error: Exception) -> int:
-    """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none."""
+    """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none. A text that is not UTF-8
+    counts as damage."""
+    if is_bad_text(error):
+        return sqlite3.SQLITE_CORRUPT
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
 
 
+def is_bad_text(error: Exception) -> bool:
+    """Whether the driver could not decode a text. This is its own error, which has no code."""
+    return isinstance(error, sqlite3.OperationalError) and "Could not decode" in str(error)
+
+
 def concerns_a_row(error: sqlite3.Error) -> bool:
-    """Whether an error may concern a single row: a page is damaged or cannot be read."""
+    """Whether an error may concern a single row: it, or its page, is damaged or cannot be read."""
     code = error_code(error)
     return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS

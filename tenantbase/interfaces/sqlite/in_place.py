@@ -20,6 +20,7 @@ from tenantbase.interfaces.planning.in_place import (
     source_of,
 )
 from tenantbase.interfaces.planning.usage import TenantUsage
+from tenantbase.interfaces.sqlite.odd_rows import made_sound, rows_of_keys
 from tenantbase.interfaces.sqlite.queries import STATE
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
 from tenantbase.scope import tenant_of
@@ -62,8 +63,9 @@ def apply_in_place(
 
 
 def _find(connection: sqlite3.Connection, key: str, now: float) -> Row | None:
-    row = connection.execute(_FIND, (now, key)).fetchone()
-    return None if row is None else Row(*row)
+    for created, state, size, *rest in rows_of_keys(connection, _FIND, (now, key)):
+        return Row(created, state, size, *made_sound(key, *rest))
+    return None
 
 
 def _touch(

@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
+from tenantbase.interfaces.sqlite.odd_rows import VALUE
+
 LARGE_BYTES: Final = 4 << 20
 """A larger value is written and read by itself."""
 
@@ -21,7 +23,7 @@ def unless_larger(size: int) -> str:
 
     SQLite knows the length from the front of the row, without touching the value's pages.
     """
-    return f"CASE WHEN length(value) > {size} THEN NULL ELSE value END"
+    return f"CASE WHEN length(value) > {size} THEN NULL ELSE {VALUE} END"
 
 
 UNLESS_LARGE: Final = unless_larger(LARGE_BYTES)

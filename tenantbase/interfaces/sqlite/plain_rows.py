@@ -47,8 +47,10 @@ _READ: Final = f"""
 _COUNT: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE key >= ?1 AND key < ?2 LIMIT ?3)"
 _READ_ALL: Final = f"SELECT {_COLUMNS} FROM entries WHERE key >= ?1 AND key < ?2 AND {_IS_PLAIN}"
 
-# Ids and versions are rendered as they are, so nothing else may be in a row that has been tampered with.
+# Ids and versions are rendered as they are, so nothing else may be in a row that has been tampered with; see
+# ``odd_rows.py``.
 _ID_CHARACTERS: Final = b"0123456789abcdef-" + DIVIDER
+_ID_BYTES: Final = 36 + len(DIVIDER)
 _DIGITS: Final = b"0123456789" + DIVIDER
 
 
@@ -116,7 +118,9 @@ def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> Pl
         following, count = high, found
         joined_columns = connection.execute(_READ_ALL, (low, high)).fetchone()
     keys, values, ids, versions = joined_columns
-    if keys is None or ids.translate(None, _ID_CHARACTERS) or versions.translate(None, _DIGITS):
+    if keys is None or versions.translate(None, _DIGITS):
+        return None
+    if ids.translate(None, _ID_CHARACTERS) or len(ids) != _ID_BYTES * count - len(DIVIDER):
         return None
     columns = Columns(
         keys.split(SEPARATOR), values.split(DIVIDER), ids.split(DIVIDER), versions.split(DIVIDER)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import chain, islice, starmap
 from operator import attrgetter
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from msgspec.structs import replace
 
 from tenantbase.entry import Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, is_bad_text, unavailable
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
+from tenantbase.interfaces.sqlite.odd_rows import (
+    bad_text_allowed,
+    entry_of,
+    is_text,
+    meta_of,
+    rows_of_keys,
+)
 from tenantbase.interfaces.sqlite.plain_rows import scan_plain
 from tenantbase.listing import EntryMeta, Folded, KeyRange, Place
 from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey, plain_key
+
+Found = TypeVar("Found", Entry | Folded, EntryMeta | Folded)
 
 # Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
 # without searching that table, which is usually empty and never large.
@@ -116,7 +126,7 @@ def _read(
             for row in rows:
                 if row[1] is None:
                     return None
-                found[row[0]] = Entry(*row)
+                found[row[0]] = entry_of(*row)
                 size += len(row[1])
                 if size > _READ_BYTES:
                     return None
@@ -139,8 +149,8 @@ def _read_in_order(
 
 def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry | None | StoreError:
     try:
-        row = connection.execute(_READ.format("?"), (key, now)).fetchone()
-        return None if row is None else _entry(connection, row)
+        rows = rows_of_keys(connection, _READ.format("?"), (key, now))
+        return _entry(connection, rows[0]) if rows else None
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
@@ -150,7 +160,7 @@ def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry |
 def _entry(connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
     """The entry of a row, in the snapshot in which it was read."""
     key, value, *rest = row
-    return Entry(key, read_large(connection, key) if value is None else value, *rest)
+    return entry_of(key, read_large(connection, key) if value is None else value, *rest)
 
 
 def scan(
@@ -162,18 +172,25 @@ def scan(
     render: Render | None = None,
 ) -> tuple[Sequence[Entry | Folded], bool]:
     """See ``Store.scan``."""
+
+    def scan_rows(
+        wanted: KeyRange, limit: int, max_bytes: int
+    ) -> tuple[list[Entry | Folded], bool]:
+        scan = partial(_scan_rows, connection, wanted, limit, max_bytes, now)
+        return _despite_bad_text(connection, scan)
+
     if wanted.delimiter or wanted.descending or limit < _LEAST_PLAIN_ROWS:
-        return _scan_rows(connection, wanted, limit, max_bytes, now)
+        return scan_rows(wanted, limit, max_bytes)
     with snapshot(connection):
         low, high = wanted.bounds()
         found = scan_plain(connection, low, high, limit, max_bytes)
         if found is None:
-            return _scan_rows(connection, wanted, limit, max_bytes, now)
+            return scan_rows(wanted, limit, max_bytes)
         plain, columns, following = found
         size = plain.value_bytes
         if len(plain) < limit and size < max_bytes and following < high:
             rest = replace(wanted, start=following)
-            left, more = _scan_rows(connection, rest, limit - len(plain), max_bytes - size, now)
+            left, more = scan_rows(rest, limit - len(plain), max_bytes - size)
             return [*plain, *left], more
     if render is not None:
         plain.rendered = render(columns)
@@ -186,9 +203,9 @@ def _scan_rows(
     items: list[Entry | Folded] = []
     with closing(_rows(connection, _SCANNED, wanted, limit, now)) as rows:
         if wanted.delimiter:
-            found = (row if isinstance(row, Folded) else Entry(*row) for row in rows)
+            found = (row if isinstance(row, Folded) else entry_of(*row) for row in rows)
             return items, _add_one_by_one(connection, items, found, limit, max_bytes)
-        entries = starmap(Entry, cast("sqlite3.Cursor", rows))
+        entries = starmap(entry_of, cast("sqlite3.Cursor", rows))
         size = 0
         while chunk := list(islice(entries, min(_CHUNK_ROWS, limit - len(items)))):
             try:
@@ -231,13 +248,35 @@ def scan_meta(
     connection: sqlite3.Connection, wanted: KeyRange, limit: int, now: float
 ) -> tuple[list[EntryMeta | Folded], bool]:
     """See ``Store.scan_meta``."""
+    return _despite_bad_text(connection, partial(_scan_meta, connection, wanted, limit, now))
+
+
+def _scan_meta(
+    connection: sqlite3.Connection, wanted: KeyRange, limit: int, now: float
+) -> tuple[list[EntryMeta | Folded], bool]:
     items: list[EntryMeta | Folded] = []
     with closing(_rows(connection, _META, wanted, limit, now)) as rows:
         for row in rows:
             if len(items) == limit:
                 return items, True
-            items.append(row if isinstance(row, Folded) else EntryMeta(*row))
+            items.append(row if isinstance(row, Folded) else meta_of(*row))
     return items, False
+
+
+def _despite_bad_text(
+    connection: sqlite3.Connection, scan: Callable[[], tuple[list[Found], bool]]
+) -> tuple[list[Found], bool]:
+    """What a scan finds, even if a text is not UTF-8, unless that is a key: no page could begin after it."""
+    try:
+        return scan()
+    except sqlite3.OperationalError as error:
+        if not is_bad_text(error):
+            raise
+        with bad_text_allowed(connection):
+            items, more = scan()
+        if not all(is_text(item.key) for item in items):
+            raise
+        return items, more
 
 
 def _rows(

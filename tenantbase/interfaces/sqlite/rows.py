@@ -14,6 +14,7 @@ from tenantbase.commands import MAX_RETURNED_BYTES, Increment, KeyCommand
 from tenantbase.entry import JSON, Entry
 from tenantbase.interfaces.planning.rows import NamedRows, returns
 from tenantbase.interfaces.sqlite.large_values import write_rows
+from tenantbase.interfaces.sqlite.odd_rows import VALUE, is_sound, made_sound, rows_of_keys
 from tenantbase.interfaces.sqlite.plain_sets import INSERT_PLAIN
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
@@ -58,6 +59,7 @@ class Rows(NamedRows):
         super().__init__(now)
         self._connection = connection
         self._damaged = damaged
+        self._odd: set[str] = set()  # living entries whose row has something illegal
         counters = {command.key for command in commands if isinstance(command, Increment)}
         ordered = sorted(counters)
         others = sorted({command.key for command in commands} - counters)
@@ -66,13 +68,13 @@ class Rows(NamedRows):
             names |= tenants_of(ordered)
         for name in names:
             self.add_tenant(name, usage.of(name))
-        self._look_up(ordered, ", value")
+        self._look_up(ordered, f", {VALUE}")
         # A value that is not needed may be large, and is left where it is.
         self._look_up(others, "")
         returned = sorted({command.key for command in commands if returns(command)})
         self.returned_bytes = sum(self.sizes.get(key, 0) for key in returned)
         if self.returned_bytes <= MAX_RETURNED_BYTES:
-            self._look_up(returned, ", value")
+            self._look_up(returned, f", {VALUE}")
 
     def _count_expired(self, tenant: str) -> tuple[int, int]:
         return expired_rows(self._connection, tenant, self._now)
@@ -80,7 +82,7 @@ class Rows(NamedRows):
     def _look_up(self, keys: Sequence[str], value: str) -> None:
         for marks, batch in key_batches(keys):
             query = _LOOK_UP.format(value, marks)
-            for row in self._connection.execute(query, (self._now, *batch)):
+            for row in rows_of_keys(self._connection, query, (self._now, *batch)):
                 # Spelled out, because unpacking with a star creates a list for each row.
                 if value:
                     key, content_type, id_, version, expires_at, created, state, size, found = row
@@ -90,7 +92,11 @@ class Rows(NamedRows):
                 if state is not None:
                     self.sizes[key] = size
                 if state:
-                    self.entries[key] = Entry(key, found, content_type, id_, version, expires_at)
+                    meta = content_type, id_, version, expires_at
+                    if not is_sound(*meta):
+                        self._odd.add(key)
+                        meta = made_sound(key, *meta)
+                    self.entries[key] = Entry(key, found, *meta)
                     self.created[key] = created
                 else:
                     self.dead[key] = created
@@ -114,7 +120,8 @@ class Rows(NamedRows):
             meta = (entry.expires_at, entry.id, entry.content_type)
             if created is not None:
                 before = self.entries[key]
-                if meta == (before.expires_at, before.id, before.content_type):
+                same = meta == (before.expires_at, before.id, before.content_type)
+                if same and key not in self._odd:
                     updated.append((version, value, created))
                 else:
                     changed.append((version, *meta, value, created))

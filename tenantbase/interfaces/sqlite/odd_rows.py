@@ -1,0 +1,122 @@
+"""What is served of rows that were changed by hand, such as with SQLite's own shell.
+
+A column takes a value of any type (https://sqlite.org/datatype3.html). Such a row must not make a list
+of other entries fail, and nothing of it may get into a header or a document as it is. So whatever
+is not legal in a row is replaced when the row is read. ``tenantbase check`` names these rows, and setting
+a key makes its row sound again.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from tenantbase.entry import JSON, MAX_TIME, OCTETS, Entry
+from tenantbase.errors import InvalidRequest
+from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
+from tenantbase.listing import EntryMeta
+from tenantbase.media_types import check_media_type
+from tenantbase.scope import ScopedKey
+
+_ID: Final = re.compile("[0-9a-f-]{36}")
+_IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
+_OLDEST: Final = 1  # the first version that a database gives out
+
+VALUE: Final = "CAST(value AS BLOB)"
+"""SQL for the value of an entry. A number or a text counts as the bytes of its text."""
+
+
+@contextmanager
+def bad_text_allowed(connection: sqlite3.Connection) -> Iterator[None]:
+    """In the block, a text that is not UTF-8 is read with lone surrogates, which are legal in no column."""
+    connection.text_factory = _with_surrogates
+    try:
+        yield
+    finally:
+        connection.text_factory = str
+
+
+def is_text(read: str) -> bool:
+    """Whether what was read with `bad_text_allowed` is UTF-8."""
+    try:
+        read.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def rows_of_keys(
+    connection: sqlite3.Connection, query: str, parameters: Sequence[Any]
+) -> list[Sequence[Any]]:
+    """All rows of a query that names their keys, whatever text the other columns hold."""
+    try:
+        return connection.execute(query, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if not is_bad_text(error):
+            raise
+    with bad_text_allowed(connection):
+        return connection.execute(query, parameters).fetchall()
+
+
+def entry_of(
+    key: ScopedKey, value: bytes, content_type: Any, id_: Any, version: Any, expires_at: Any
+) -> Entry:
+    """The entry of a row. ``value`` is ``VALUE``; the others are columns."""
+    if is_sound(content_type, id_, version, expires_at):
+        return Entry(key, value, content_type, id_, version, expires_at)
+    return Entry(key, value, *made_sound(key, content_type, id_, version, expires_at))
+
+
+def meta_of(
+    key: ScopedKey, size: int, content_type: Any, id_: Any, version: Any, expires_at: Any
+) -> EntryMeta:
+    """As ``entry_of``, without the value."""
+    if is_sound(content_type, id_, version, expires_at):
+        return EntryMeta(key, size, content_type, id_, version, expires_at)
+    return EntryMeta(key, size, *made_sound(key, content_type, id_, version, expires_at))
+
+
+def is_sound(content_type: Any, id_: Any, version: Any, expires_at: Any) -> bool:
+    """Whether these columns of an entry are legal, as they nearly always are."""
+    return (
+        (content_type == JSON or _is_media_type(content_type))
+        and type(version) is int
+        and type(id_) is str
+        and _ID.fullmatch(id_) is not None
+        and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))
+    )
+
+
+def made_sound(
+    key: str, content_type: Any, id_: Any, version: Any, expires_at: Any
+) -> tuple[str, str, int, float | None]:
+    """These columns of an entry, with something legal in place of what is not.
+
+    To SQL, anything but a number is later than any time, so such an entry never expires.
+    """
+    return (
+        content_type if _is_media_type(content_type) else OCTETS,
+        id_ if isinstance(id_, str) and _ID.fullmatch(id_) else str(uuid5(_IDS, key)),
+        version if isinstance(version, int) else _OLDEST,
+        expires_at if isinstance(expires_at, float) and expires_at <= MAX_TIME else None,
+    )
+
+
+def _with_surrogates(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
+
+
+@lru_cache(maxsize=256)
+def _is_media_type(stored: object) -> bool:
+    if not isinstance(stored, str):
+        return False
+    try:
+        check_media_type(stored, "content_type")
+    except InvalidRequest:
+        return False
+    return True
