@@ -269,7 +269,7 @@ MUTATIONS: Final = {
                 'check_media_type(stored, "content_type")',
                 "pass",
             ),
-            "an-id-of-any-text": ("and _ID.fullmatch(id_) is not None", "and True"),
+            "an-id-of-any-text": ("and _is_id(id_) is not None", "and True"),
             "a-version-of-any-type": ("and type(version) is int", "and True"),
             "an-expiry-of-any-time": (
                 "(type(expires_at) is float and expires_at <= MAX_TIME))\n    )\n\n\ndef made",

@@ -23,7 +23,7 @@ from tenantbase.listing import EntryMeta
 from tenantbase.media_types import check_media_type
 from tenantbase.scope import ScopedKey
 
-_ID: Final = re.compile("[0-9a-f-]{36}")
+_is_id: Final = re.compile("[0-9a-f-]{36}").fullmatch
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
 _OLDEST: Final = 1  # the first version that a database gives out
 
@@ -87,7 +87,7 @@ def is_sound(content_type: Any, id_: Any, version: Any, expires_at: Any) -> bool
         (content_type == JSON or _is_media_type(content_type))
         and type(version) is int
         and type(id_) is str
-        and _ID.fullmatch(id_) is not None
+        and _is_id(id_) is not None
         and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))
     )
 
@@ -101,7 +101,7 @@ def made_sound(
     """
     return (
         content_type if _is_media_type(content_type) else OCTETS,
-        id_ if isinstance(id_, str) and _ID.fullmatch(id_) else str(uuid5(_IDS, key)),
+        id_ if isinstance(id_, str) and _is_id(id_) else str(uuid5(_IDS, key)),
         version if isinstance(version, int) else _OLDEST,
         expires_at if isinstance(expires_at, float) and expires_at <= MAX_TIME else None,
     )
