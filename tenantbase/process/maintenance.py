@@ -40,6 +40,7 @@ from tenantbase.interfaces.sqlite.pacing import Pace, sync_in_pieces
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.restoring import begin_again, put, settle
 from tenantbase.interfaces.sqlite.sealing import copy_unsealed, seal
+from tenantbase.interfaces.sqlite.usage import correct as correct_usage
 from tenantbase.owned_files import make_alike, remove_marked
 from tenantbase.process.config import Config
 from tenantbase.process.joining import checkable, source_of, writing
@@ -75,7 +76,7 @@ def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
     return copied
 
 
-def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Tell) -> None:
+def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Tell) -> Copied:
     """As ``back_up``, but to a stream, through a file without a name.
 
     So a slow reader holds nothing up, and a killed process leaves no file behind.
@@ -90,11 +91,12 @@ def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Te
         raise CannotWrite(f"cannot make a file in {directory}: {error.strerror}") from error
     path = Path(name)
     try:
-        _back_up(config, path, fd, tell, lambda: path.unlink(), Pace())
+        copied = _back_up(config, path, fd, tell, lambda: path.unlink(), Pace())
         at = 0
         while chunk := os.pread(fd, _CHUNK_BYTES, at):
             write(chunk)
             at += len(chunk)
+        return copied
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)
@@ -220,14 +222,25 @@ class Restored(NamedTuple):
 
 
 def restore(
-    config: Config, name: str, source: BinaryIO, *, force: bool, required: bool, tell: Tell
+    config: Config,
+    name: str,
+    source: BinaryIO,
+    *,
+    force: bool,
+    required: bool,
+    report: Callable[[str], object],
+    tell: Tell,
 ) -> Restored:
     """Verify a copy, and put it in the place of the database.
+
+    A copy with a seal is what was in the old database. So it is taken even if an entry holds what is not
+    legal, which is also served, and reported.
 
     Args:
         name: the copy's name, for messages.
         force: replace a database that exists.
         required: the copy has to have a seal.
+        report: called with each such finding, a line.
 
     Raises:
         TenantbaseError: nothing was changed.
@@ -244,38 +257,33 @@ def restore(
             raise CannotWrite(f"{config.database} exists; --force replaces it")
         try:
             with _new_file_beside(database) as (copy, file):
-                return _put_copy(copy, file, database, there, name, source, required, tell)
+                sealed = copy_unsealed(source, name, file, required=required)
+                file.flush()
+                checked = _verify(copy, name, sealed, report, tell)
+                return _put_copy(copy, file, database, there, checked)
         except OSError as error:
             raise CannotWrite(f"cannot restore {config.database}: {error.strerror}") from error
         except sqlite3.Error as error:
             raise unavailable(error, f"cannot restore {name}") from error
 
 
-def _put_copy(
-    copy: Path,
-    file: IO[bytes],
-    database: Path,
-    there: bool,
-    name: str,
-    source: BinaryIO,
-    required: bool,
-    tell: Tell,
-) -> Restored:
-    copy_unsealed(source, name, file, required=required)
-    file.flush()
-    entries = _verify(copy, name, tell)
+def _put_copy(copy: Path, file: IO[bytes], database: Path, there: bool, checked: Check) -> Restored:
     given_out = settle(str(database)) if there else None
     with unjournaled(str(copy), file.fileno()) as connection:
+        if checked.miscounted:
+            correct_usage(connection)
         version = begin_again(connection, given_out or 0, time.time_ns() // 1_000)
     make_alike(file.fileno(), database)
     os.fsync(file.fileno())
     kept = put(copy, str(database), keep=there and given_out is None)
     _tidy(database)
-    return Restored(entries, version, kept)
+    return Restored(checked.entries, version, kept)
 
 
-def _verify(copy: Path, name: str, tell: Tell) -> int:
-    """Check a copy that no other process has. Returns: how many entries it has."""
+def _verify(
+    copy: Path, name: str, sealed: bool, report: Callable[[str], object], tell: Tell
+) -> Check:
+    """Check a copy that no other process has. Raises CannotOpen."""
     findings: list[str] = []
     try:
         with immutable(str(copy)) as connection:
@@ -286,11 +294,12 @@ def _verify(copy: Path, name: str, tell: Tell) -> int:
     except (sqlite3.Error, CannotOpen) as error:
         why = str(error) if isinstance(error, CannotOpen) else reason(error)
         raise CannotOpen(f"{name} cannot be restored: {why}") from error
-    if findings:
-        raise CannotOpen(
-            f"{name} cannot be restored: {things_wrong(check.findings)}, first {findings[0]}"
-        )
-    return check.entries
+    # What is miscounted is corrected.
+    if wrong := check.findings - check.miscounted - (check.contents if sealed else 0):
+        raise CannotOpen(f"{name} cannot be restored: {things_wrong(wrong)}, first {findings[0]}")
+    for finding in findings:
+        report(finding)
+    return check
 
 
 def things_wrong(findings: int) -> str:

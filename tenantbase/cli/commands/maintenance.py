@@ -37,9 +37,15 @@ def backup(config: Config, file: str, force: bool) -> None:
         raise CannotWrite(f"cannot write to {file}: it is a database in use, as {in_use} shows")
     with output_to(file, replace=force, private=True) as output, progress() as bar:
         if output.path is None:
-            back_up_to_stream(config, output.write, bar.update)
+            copied = back_up_to_stream(config, output.write, bar.update)
         else:
-            back_up(config, output.path, output.file, bar.update)
+            copied = back_up(config, output.path, output.file, bar.update)
+    if copied.left_out:
+        click.echo(
+            f"entries left out, because no request can name them: {copied.left_out:,}, with keys"
+            " that are not UTF-8",
+            err=True,
+        )
 
 
 @command("restore", "database")
@@ -64,6 +70,7 @@ def restore(config: Config, file: str, force: bool, without_checksum: bool) -> N
             raise CannotOpen(f"cannot restore {file}: it is a file of the database itself")
         if in_use := companions_in_use(Path(file)):
             raise CannotOpen(f"cannot restore {file}: it is a database in use, as {in_use} shows")
+    findings: list[str] = []
     with input_from(file) as source, progress() as bar:
         restored = restore_database(
             config,
@@ -71,8 +78,11 @@ def restore(config: Config, file: str, force: bool, without_checksum: bool) -> N
             source,
             force=force,
             required=not without_checksum,
+            report=findings.append,
             tell=bar.update,
         )
+    for finding in findings:
+        click.echo(f"in the copy: {finding}", err=True)
     if restored.kept is not None:
         click.echo(f"The database that was replaced is kept as {restored.kept}.", err=True)
     click.echo(f"restored {restored.entries:,} entries; versions continue above {restored.version}")

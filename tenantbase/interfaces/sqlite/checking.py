@@ -40,7 +40,8 @@ _BY_EXPIRY: Final = (
     "SELECT 1 FROM entries INDEXED BY entries_expiry WHERE expires_at = ? AND created = ?"
 )
 _WALK_KEYS: Final = (
-    f"SELECT key, created FROM entries INDEXED BY {_KEY_INDEX} WHERE key > ?"
+    f"SELECT key, created FROM entries INDEXED BY {_KEY_INDEX}"
+    f" WHERE key > CAST(? AS TEXT) AND typeof(key) = 'text'"
     f" ORDER BY key LIMIT {_STEP_ROWS}"
 )
 _WALK_EXPIRY: Final = (
@@ -68,6 +69,8 @@ class Check:
     Attributes:
         entries: the rows that were checked.
         findings: how many there were, also those that were not reported one by one.
+        contents: how many of these concern only what an entry, which can be read, holds.
+        miscounted: how many of them are that a tenant's usage is not that of its rows.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Check:
         self._of_kind: dict[str, int] = {}
         self._log_is_readable = True
         self.entries = 0
+        self.contents = 0
+        self.miscounted = 0
 
     @property
     def findings(self) -> int:
@@ -118,6 +123,10 @@ class Check:
         self._of_kind[kind] = self._of_kind.get(kind, 0) + 1
         if self._of_kind[kind] <= _MOST_OF_A_KIND:
             self._report(f"{kind}: {text}")
+
+    def _found_in_entry(self, key: object, text: str) -> None:
+        self.contents += 1
+        self._found("entry", f"{row_rules.shown(key)}: {text}")
 
     def _sections(self, name: str, check: Callable[[], None]) -> bool:
         """Run a part of the check; what cannot be read for damage is a finding.
@@ -245,7 +254,7 @@ class Check:
         for row in rows:
             created, key, version, expires_at = row[:4]
             for text in row_rules.mistakes(row, last):
-                self._found("entry", f"{row_rules.shown(key)}: {text}")
+                self._found_in_entry(key, text)
             if isinstance(expires_at, float) and not self._is_indexed(expires_at, created):
                 self._found(
                     "the index of expiry times", f"{row_rules.shown(key)} is missing from it"
@@ -258,18 +267,14 @@ class Check:
                 (other,) = seen.execute(
                     "SELECT created FROM seen WHERE version = ?", (version,)
                 ).fetchone()
-                self._found(
-                    "entry",
-                    f"{row_rules.shown(key)}: its version, {version}, is also that of"
-                    f" {self._key_of(other)}",
+                self._found_in_entry(
+                    key, f"its version, {version}, is also that of {self._key_of(other)}"
                 )
             if last is not None and oldest is not None and oldest <= version <= last:
                 line = self._connection.execute(_LINE, (version,)).fetchone()
                 if line is not None and line != (str(EventKind.SET).encode(), key):
-                    self._found(
-                        "entry",
-                        f"{row_rules.shown(key)}: the change log has something else at its"
-                        f" version, {version}",
+                    self._found_in_entry(
+                        key, f"the change log has something else at its version, {version}"
                     )
         self.entries += len(rows)
         self._tell(len(rows))
@@ -302,14 +307,14 @@ class Check:
         return f"row {created}" if row is None else row_rules.shown(row[1])
 
     def _check_key_index(self) -> None:
-        after = ""
+        after = b""  # a key that is not UTF-8 could not be bound as text
         while True:
             with snapshot(self._connection):
                 found = self._connection.execute(_WALK_KEYS, (after,)).fetchall()
                 self._compare("the index of keys", "key", found)
             if not found:
                 return
-            after = found[-1][0].decode()
+            after, _ = found[-1]
 
     def _check_expiry_index(self) -> None:
         after = (float("-inf"), 0)
@@ -331,6 +336,7 @@ class Check:
             for wrong in recount(self._connection):
                 if not all(isinstance(count, int) for count in wrong.stored):
                     continue  # a finding of access
+                self.miscounted += 1
                 self._found(
                     "usage",
                     f"tenant {wrong.name!r} has {wrong.counted[0]:,} entries of"

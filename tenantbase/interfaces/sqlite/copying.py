@@ -18,13 +18,15 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
+from tenantbase.interfaces.sqlite.odd_rows import bad_text_allowed, copied
 from tenantbase.interfaces.sqlite.pacing import Pace, due_bytes
 from tenantbase.interfaces.sqlite.queries import (
     DELETED,
@@ -63,10 +65,31 @@ _UNDER: Final = "DELETE FROM entries WHERE key >= ? AND key < ? AND created <= ?
 
 
 class Copied(NamedTuple):
-    """What a copy contains: how many entries, as of which version."""
+    """What a copy contains.
+
+    Attributes:
+        entries: how many.
+        version: as of which.
+        left_out: how many rows it lacks, because their keys are not UTF-8: no request can name them.
+    """
 
     entries: int
     version: int
+    left_out: int
+
+
+class _Piece(NamedTuple):
+    """Rows that were read together.
+
+    Attributes:
+        rows: as they are written.
+        last: the last one that was read, by ``created``.
+        size: about how many bytes they take.
+    """
+
+    rows: Sequence[Sequence[Any]]
+    last: int
+    size: int
 
 
 class _Overtaken(Exception):
@@ -135,7 +158,7 @@ def copy_database(
     target.execute("UPDATE state SET secret = ?", (secrets.token_bytes(SECRET_BYTES),))
     (entries,) = target.execute("SELECT count(*) FROM entries").fetchone()
     target.execute("COMMIT")
-    return Copied(entries, version)
+    return Copied(entries, version, len(copying.left_out))
 
 
 class _Copying:
@@ -155,6 +178,7 @@ class _Copying:
         self._written = 0  # bytes
         self._synced = 0  # of those
         self._small: list[str] = []  # tables that are copied whole, in the end
+        self.left_out: Final[set[int]] = set()  # rows, by ``created``
         (columns,) = source.execute("SELECT count(*) FROM pragma_table_info('entries')").fetchone()
         self._put = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * columns)})"
 
@@ -205,21 +229,13 @@ class _Copying:
 
     def _steps(self) -> Iterator[None]:
         """Copy the entries in the order of their rows. New ones come last."""
-        after, more = 0, True
-        while more:
-            rows, size, more = [], 0, False
-            # A cursor that is not read to its end holds its snapshot until it is closed.
-            with closing(self._source.execute(_STEP, (after,))) as found:
-                for row in found:
-                    rows.append(row)
-                    size += _size(row)
-                    more = True
-                    if size > _STEP_BYTES:
-                        break
-            if rows:
-                after = rows[-1][0]
-                self._write(rows, size)
-                self._tell(len(rows))
+        piece: _Piece | None = _Piece([], 0, 0)
+        while piece is not None:
+            with closing(self._pieces(_STEP, (piece.last,))) as pieces:
+                piece = next(pieces, None)
+            if piece is not None:
+                self._write(piece)
+                self._tell(len(piece.rows))
             yield
 
     def _catch_up(self, position: int, few: int) -> int:
@@ -242,16 +258,24 @@ class _Copying:
     def _copy_keys(self, keys: Sequence[str]) -> None:
         """Copy keys as they are now. Changes that are later in the change log are copied again."""
         for marks, batch in key_batches(keys):
-            rows, size = [], 0
             self._target.execute(f"DELETE FROM entries WHERE key IN ({marks})", batch)
-            with closing(self._source.execute(_OF_KEYS.format(marks), batch)) as found:
-                for row in found:
-                    rows.append(row)
-                    size += _size(row)
-                    if size > _STEP_BYTES:
-                        self._write(rows, size)
-                        rows, size = [], 0
-            self._write(rows, size)
+            for piece in self._pieces(_OF_KEYS.format(marks), batch):
+                self._write(piece)
+
+    def _pieces(self, query: str, parameters: Sequence[object]) -> Generator[_Piece]:
+        """Read rows of entries."""
+        try:
+            for rows, size in _divided(self._source.execute(query, parameters)):
+                yield _Piece(rows, rows[-1][0], size)
+            return
+        except sqlite3.OperationalError as error:
+            if not is_bad_text(error):
+                raise
+        with bad_text_allowed(self._source):
+            for rows, size in _divided(self._source.execute(query, parameters)):
+                legal = [row for row in map(copied, rows) if row is not None]
+                self.left_out.update({row[0] for row in rows}.difference(row[0] for row in legal))
+                yield _Piece(legal, rows[-1][0], size)
 
     def _copy_small(self) -> None:
         for name in self._small:
@@ -264,9 +288,9 @@ class _Copying:
             marks = ", ".join("?" * len(row))  # the columns depend on the schema
             self._target.execute(f'INSERT INTO "{table}" VALUES ({marks})', row)
 
-    def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
-        self._target.executemany(self._put, rows)
-        self._written += size
+    def _write(self, piece: _Piece) -> None:
+        self._target.executemany(self._put, piece.rows)
+        self._written += piece.size
 
     def _sync_if_due(self) -> None:
         """Sync what was written, if it is enough. This is slow on purpose."""
@@ -275,6 +299,21 @@ class _Copying:
             self._target.execute("COMMIT")
             self._sync()
             self._target.execute("BEGIN")
+
+
+def _divided(found: sqlite3.Cursor) -> Iterator[tuple[list[Sequence[Any]], int]]:
+    """Rows, a few at a time, with about how many bytes they take."""
+    rows: list[Sequence[Any]] = []
+    size = 0
+    with closing(found):  # if it is not read to its end, it holds its snapshot until it is closed
+        for row in found:
+            rows.append(row)
+            size += _size(row)
+            if size > _STEP_BYTES:
+                yield rows, size
+                rows, size = [], 0
+    if rows:
+        yield rows, size
 
 
 def _size(row: Sequence[object]) -> int:

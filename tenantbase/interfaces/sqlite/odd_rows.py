@@ -23,7 +23,7 @@ from tenantbase.listing import EntryMeta
 from tenantbase.media_types import check_media_type
 from tenantbase.scope import ScopedKey
 
-_is_id: Final = re.compile("[0-9a-f-]{36}").fullmatch
+_is_id: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
 _OLDEST: Final = 1  # the first version that a database gives out
 
@@ -61,6 +61,18 @@ def rows_of_keys(
             raise
     with bad_text_allowed(connection):
         return connection.execute(query, parameters).fetchall()
+
+
+def copied(row: Sequence[Any]) -> Sequence[Any] | None:
+    """A whole row, read with `bad_text_allowed`, as it can be stored again. None if its key is not UTF-8, so
+    that no request can name it."""
+    created, key, version, expires_at, id_, content_type, value = row
+    if not is_text(key):
+        return None
+    content_type, id_, version, expires_at = made_sound(key, content_type, id_, version, expires_at)
+    if isinstance(value, str):
+        value = value.encode(errors="surrogateescape")
+    return created, key, version, expires_at, id_, content_type, value
 
 
 def entry_of(

@@ -42,12 +42,15 @@ def seal(fd: int, pace: Pace) -> None:
         rest, at = rest[written:], at + written
 
 
-def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: bool = True) -> None:
+def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: bool = True) -> bool:
     """Copy a backup without its seal, checking that against the bytes that were copied.
 
     Args:
         name: the source's name, for messages.
         required: False: a file that does not end with a seal is copied whole.
+
+    Returns:
+        Whether there was a seal.
 
     Raises:
         CannotOpen: the seal is missing or does not fit. What was copied is worth nothing.
@@ -61,7 +64,7 @@ def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: b
         target.write(body)
         length += len(body)
     if held == _sealed(length, digest):
-        return
+        return True
     if not held:
         raise CannotOpen(f"{name} is empty")
     if held.startswith(_MAGIC) or length < SEAL_BYTES:
@@ -72,6 +75,7 @@ def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: b
             " backup: it does not end with a checksum (--without-checksum accepts that)"
         )
     target.write(held)
+    return False
 
 
 def _digest() -> hashlib.blake2b:

@@ -27,7 +27,7 @@ _TENANTS: Final = "SELECT name, entries, bytes FROM tenants"
 _RECOUNT: Final = f"""
     SELECT substr(key, 1, instr(key, '/') - 1), count(*),
         sum(length(CAST(key AS BLOB)) - instr(key, '/') + length(value))
-    FROM entries WHERE NOT {DELETED} GROUP BY 1
+    FROM entries WHERE NOT {DELETED} AND typeof(key) = 'text' GROUP BY 1
 """
 
 
@@ -76,6 +76,12 @@ class Mismatch(NamedTuple):
     name: str
     stored: tuple[int, int]
     counted: tuple[int, int]
+
+
+def correct(connection: sqlite3.Connection) -> None:
+    """Make the usage of all tenants that of their rows. Called while nobody else writes."""
+    for each in recount(connection):
+        connection.execute(_UPDATE, (*each.counted, each.name))
 
 
 def recount(connection: sqlite3.Connection) -> list[Mismatch]:
