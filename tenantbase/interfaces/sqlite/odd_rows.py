@@ -18,6 +18,7 @@ from uuid import UUID, uuid5
 
 from tenantbase.entry import JSON, MAX_TIME, OCTETS, Entry
 from tenantbase.errors import InvalidRequest
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
 from tenantbase.listing import EntryMeta
 from tenantbase.media_types import check_media_type
@@ -26,6 +27,7 @@ from tenantbase.scope import ScopedKey
 _is_id: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
 _OLDEST: Final = 1  # the first version that a database gives out
+_KINDS: Final = frozenset(EventKind)
 
 VALUE: Final = "CAST(value AS BLOB)"
 """SQL for the value of an entry. A number or a text counts as the bytes of its text."""
@@ -101,6 +103,19 @@ def is_sound(content_type: Any, id_: Any, version: Any, expires_at: Any) -> bool
         and type(id_) is str
         and _is_id(id_) is not None
         and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))
+    )
+
+
+def is_legal_line(
+    _version: int, kind: Any, key: Any, size: Any, content_type: Any, expires_at: Any
+) -> bool:
+    """Whether the columns of a line of the change log are."""
+    return (
+        kind in _KINDS
+        and type(key) is str
+        and (size is None or type(size) is int)
+        and (content_type is None or type(content_type) is str)
+        and (expires_at is None or type(expires_at) is float)
     )
 
 

@@ -20,6 +20,7 @@ from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, 
 from tenantbase.interfaces.sqlite.odd_rows import (
     bad_text_allowed,
     entry_of,
+    is_legal_line,
     is_text,
     meta_of,
     rows_of_keys,
@@ -69,6 +70,11 @@ _COUNT: Final = f"""
     SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + size), 0), max(key)
     FROM ({_RANGE.format("key, length(value) AS size", "ASC")})
 """
+
+_CHANGES: Final = (
+    "SELECT version, kind, key, size, content_type, expires_at FROM changes"
+    " WHERE version > ? ORDER BY version LIMIT ?"
+)
 
 
 def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -324,21 +330,24 @@ def count(
 def changes(
     connection: sqlite3.Connection, after: int, limit: int
 ) -> tuple[list[ChangeEvent], bool]:
-    """See ``Store.changes``."""
+    """See ``Store.changes``. A line that was changed by hand is missing, as if the log had been trimmed."""
     with snapshot(connection):
         newest = last_version(connection)
         (oldest,) = connection.execute("SELECT min(version) FROM changes").fetchone()
         if not (oldest or 1) - 1 <= after <= newest:
             return [], False
-        rows = connection.execute(
-            "SELECT version, kind, key, size, content_type, expires_at FROM changes"
-            " WHERE version > ? ORDER BY version LIMIT ?",
-            (after, limit),
-        )
-        return [
-            ChangeEvent(version, EventKind(kind), key, *details)
-            for version, kind, key, *details in rows
-        ], True
+        events: list[ChangeEvent] = []
+        try:
+            for line in connection.execute(_CHANGES, (after, limit)):
+                if not is_legal_line(*line):
+                    return [], False
+                version, kind, *rest = line
+                events.append(ChangeEvent(version, EventKind(kind), *rest))
+        except sqlite3.OperationalError as error:
+            if not is_bad_text(error):
+                raise
+            return [], False
+        return events, True
 
 
 def last_version(connection: sqlite3.Connection) -> int:

@@ -205,6 +205,33 @@ async def test_a_key_that_is_not_text_is_damage(store: SqliteStore) -> None:
     assert [trouble.value for trouble in store.troubles] == ["damaged rows"]
 
 
+@pytest.mark.parametrize("path", ["key = key"], indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "kind = 'other'",
+        "kind = x'00'",
+        "kind = CAST(x'ff' AS TEXT)",
+        "key = x'00'",
+        "key = CAST(x'ff' AS TEXT)",
+        "size = 'large'",
+        "content_type = x'00'",
+        "expires_at = 'soon'",
+    ],
+)
+async def test_a_line_of_the_change_log_is_missing(
+    store: SqliteStore, path: Path, change: str
+) -> None:
+    """Whoever reads on from before it is told to read everything again, and the others go on."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE changes SET {change} WHERE version = 100")
+    assert await store.changes(50, 1_000) == ([], False)
+    before, complete = await store.changes(50, 49)
+    assert [event.version for event in before] == list(range(51, 100)) and complete
+    after, complete = await store.changes(100, 1_000)
+    assert [event.version for event in after] == list(range(101, COUNT + 1)) and complete
+
+
 def test_a_server_answers_for_each_of_them(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
 
