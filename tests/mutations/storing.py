@@ -272,8 +272,8 @@ MUTATIONS: Final = {
             "an-id-of-any-text": ("and _is_id(id_) is not None", "and True"),
             "a-version-of-any-type": ("and type(version) is int", "and True"),
             "an-expiry-of-any-time": (
-                "(type(expires_at) is float and expires_at <= MAX_TIME))\n    )\n\n\ndef made",
-                "True)\n    )\n\n\ndef made",
+                "and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))\n",
+                "",
             ),
             "a-value-of-any-type": ('"CAST(value AS BLOB)"', '"value"'),
             "bad-text-stays-allowed": ("connection.text_factory = str", "pass"),
@@ -286,7 +286,20 @@ MUTATIONS: Final = {
             "a-key-that-is-not-text-is-listed": (
                 "if not all(is_text(",
                 "if False and not all(is_text(",
-            )
+            ),
+            "an-illegal-line-is-an-event": ("if not is_legal_line(*line):", "if False:"),
+        },
+    ),
+    **of(
+        "tenantbase/process/maintenance.py",
+        ["tests/cli/test_odd_backup.py"],
+        {
+            "an-odd-row-makes-backups-worthless": ("(check.contents if sealed else 0)", "0"),
+            "a-row-that-may-be-damage-is-restored": (
+                "(check.contents if sealed else 0)",
+                "check.contents",
+            ),
+            "what-was-miscounted-stays-so": ("if checked.miscounted:", "if False:"),
         },
     ),
     **of(

@@ -24,7 +24,7 @@ from tenantbase.listing import EntryMeta
 from tenantbase.media_types import check_media_type
 from tenantbase.scope import ScopedKey
 
-# Mostly what ``check`` demands (``row_rules.py``), which has more time for it.
+# As ``check`` demands it (``row_rules.py``).
 _is_id: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
 _OLDEST: Final = 1  # the first version that a database gives out
