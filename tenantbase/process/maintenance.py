@@ -277,7 +277,7 @@ def _put_copy(copy: Path, file: IO[bytes], database: Path, there: bool, checked:
     os.fsync(file.fileno())
     kept = put(copy, str(database), keep=there and given_out is None)
     _tidy(database)
-    return Restored(checked.entries, version, kept)
+    return Restored(checked.rows - checked.deleted, version, kept)
 
 
 def _verify(
@@ -308,9 +308,15 @@ def things_wrong(findings: int) -> str:
 
 
 class Checked(NamedTuple):
-    """What a check looked at, and how much it found wrong."""
+    """What a check looked at, and how much it found wrong.
 
-    entries: int
+    Attributes:
+        rows: how many rows of entries.
+        deleted: how many of them are under a deleted prefix, and not removed yet.
+    """
+
+    rows: int
+    deleted: int
     findings: int
 
 
@@ -333,7 +339,7 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
                 raise CannotOpen(f"cannot check {config.database}: {error}") from error
     except sqlite3.Error as error:
         raise unavailable(error, f"cannot check {config.database}") from error
-    return Checked(checking.entries, checking.findings)
+    return Checked(checking.rows, checking.deleted, checking.findings)
 
 
 def _with_room(database: Path) -> str:

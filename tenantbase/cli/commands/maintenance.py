@@ -101,9 +101,10 @@ def check(config: Config) -> None:
         checked = check_database(config, click.echo, bar.update)
     if checked.findings:
         raise TenantbaseError(
-            f"{config.database}: {things_wrong(checked.findings)} ({checked.entries:,} entries checked)"
+            f"{config.database}: {things_wrong(checked.findings)} ({checked.rows:,} entries checked)"
         )
-    click.echo(f"ok: {checked.entries:,} entries")
+    deleted = f", and {checked.deleted:,} deleted ones to remove" if checked.deleted else ""
+    click.echo(f"ok: {max(checked.rows - checked.deleted, 0):,} entries{deleted}")
 
 
 @command("compact", "database", "write_timeout")

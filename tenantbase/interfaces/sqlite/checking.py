@@ -16,7 +16,7 @@ from tenantbase.interfaces.sqlite import row_rules
 from tenantbase.interfaces.sqlite.access import damaged_rows
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
-from tenantbase.interfaces.sqlite.queries import key_batches, last_version, snapshot
+from tenantbase.interfaces.sqlite.queries import DELETED, key_batches, last_version, snapshot
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE, known_rows
 from tenantbase.interfaces.sqlite.schema import MIGRATIONS, SECRET_BYTES, migrate
 from tenantbase.interfaces.sqlite.usage import recount
@@ -67,7 +67,8 @@ class Check:
         tell: called with the number of entries in each step.
 
     Attributes:
-        entries: the rows that were checked.
+        rows: how many rows of entries were checked.
+        deleted: how many of them are under a deleted prefix, and not removed yet.
         findings: how many there were, also those that were not reported one by one.
         contents: how many of these concern only what an entry, which can be read, holds.
         miscounted: how many of them are that a tenant's usage is not that of its rows.
@@ -82,7 +83,8 @@ class Check:
         self._tell = tell
         self._of_kind: dict[str, int] = {}
         self._log_is_readable = True
-        self.entries = 0
+        self.rows = 0
+        self.deleted = 0
         self.contents = 0
         self.miscounted = 0
 
@@ -110,6 +112,7 @@ class Check:
             seen.execute("CREATE TABLE seen (version INTEGER PRIMARY KEY, created INTEGER)")
             seen.execute("BEGIN")
             self._check_entries(seen)
+        self._sections("deleted prefixes", self._count_deleted)
         self._sections("the index of keys", self._check_key_index)
         self._sections("the index of expiry times", self._check_expiry_index)
         if self._value("PRAGMA user_version") >= _COUNTING_SCHEMA:
@@ -226,6 +229,10 @@ class Check:
             self._check_rows(rows, seen)
         return rows
 
+    def _count_deleted(self) -> None:
+        if self._value("SELECT count(*) FROM deleted_prefixes"):
+            self.deleted = self._value(f"SELECT count(*) FROM entries WHERE {DELETED}")
+
     def _check_one_by_one(self, after: int, seen: sqlite3.Connection) -> None:
         """Check what can be reached of a table with damage, and say what cannot be read."""
         for created, key in sorted(known_rows(self._connection, concerns_a_row).items()):
@@ -276,7 +283,7 @@ class Check:
                     self._found_in_entry(
                         key, f"the change log has something else at its version, {version}"
                     )
-        self.entries += len(rows)
+        self.rows += len(rows)
         self._tell(len(rows))
 
     def _check_keys_are_indexed(self, rows: Iterable[tuple[Any, ...]]) -> None:
