@@ -147,7 +147,12 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/process/memory.py",
         ["tests/process/test_memory.py"],
-        {"freed-memory-stays": ("mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)", "pass")},
+        {
+            "freed-memory-stays": (
+                "        return\n    mallopt",
+                "        return\n    return\n    mallopt",
+            )
+        },
     ),
     **of(
         "tenantbase/web/transport/budget.py",

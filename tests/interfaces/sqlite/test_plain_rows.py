@@ -117,7 +117,16 @@ def test_large_pages_of_plain_entries_are_rendered_where_they_are_read(
     assert piece.rendered == b"%d" % (COUNT - 902)
 
 
-@pytest.mark.parametrize("change", ["id = 'a\"b'", "id = x'00'", "version = 'x'", "version = 1.5"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "id = 'a\"b'",
+        "id = '\"' || substr(id, 2)",
+        "id = x'00'",
+        "version = 'x'",
+        "version = 1.5",
+    ],
+)
 async def test_rows_that_were_tampered_with_are_not_rendered_as_they_are(
     tmp_path: Path, change: str
 ) -> None:
