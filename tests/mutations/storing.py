@@ -276,6 +276,14 @@ MUTATIONS: Final = {
                 "",
             ),
             "a-value-of-any-type": ('"CAST(value AS BLOB)"', '"value"'),
+            "a-text-is-taken-for-json": (
+                "\"CASE typeof(value) WHEN 'blob' THEN content_type END\"",
+                '"content_type"',
+            ),
+            "a-text-is-never-json": (
+                "        content_type = _type_of(value)\n    return Entry",
+                "        pass\n    return Entry",
+            ),
             "bad-text-stays-allowed": ("connection.text_factory = str", "pass"),
         },
     ),
@@ -310,7 +318,10 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/sqlite/plain_rows.py",
         ["tests/interfaces/sqlite/test_odd_rows.py"],
-        {"short-ids-are-listed": (" or len(ids) != _ID_BYTES * count - len(DIVIDER)", "")},
+        {
+            "a-text-is-listed-as-json": (" AND value >= x''", ""),
+            "short-ids-are-listed": (" or len(ids) != _ID_BYTES * count - len(DIVIDER)", ""),
+        },
     ),
     **of(
         "tenantbase/interfaces/sqlite/driver_errors.py",

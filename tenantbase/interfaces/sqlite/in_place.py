@@ -20,13 +20,13 @@ from tenantbase.interfaces.planning.in_place import (
     source_of,
 )
 from tenantbase.interfaces.planning.usage import TenantUsage
-from tenantbase.interfaces.sqlite.odd_rows import made_sound, rows_of_keys
+from tenantbase.interfaces.sqlite.odd_rows import TYPE, made_sound, rows_of_keys
 from tenantbase.interfaces.sqlite.queries import STATE
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
 from tenantbase.scope import tenant_of
 
 _FIND: Final = (
-    f"SELECT created, {STATE}, length(value), content_type, id, version, expires_at"
+    f"SELECT created, {STATE}, length(value), {TYPE}, id, version, expires_at"
     " FROM entries WHERE key = ?"
 )
 _TOUCH: Final = "UPDATE entries SET version = ?, expires_at = ? WHERE created = ?"

@@ -33,13 +33,13 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.copying import mark_as_logged
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
-from tenantbase.interfaces.sqlite.odd_rows import VALUE, made_sound
+from tenantbase.interfaces.sqlite.odd_rows import TYPE, VALUE, entry_of
 from tenantbase.interfaces.sqlite.queries import DELETED
 from tenantbase.interfaces.sqlite.schema import MIGRATIONS, migrate
 from tenantbase.listing import prefix_range
 
 _ROWS: Final = (
-    f"SELECT key, created, {VALUE}, content_type, id, version, expires_at FROM entries"
+    f"SELECT key, {VALUE}, {TYPE}, id, version, expires_at, created FROM entries"
     f" WHERE key > ?{{}} AND NOT {DELETED} ORDER BY key LIMIT {PAGE_ROWS}"
 )
 _KEYS_A_QUERY: Final = 256
@@ -96,10 +96,20 @@ class SqliteRows:
         size = 0
         # A cursor that is not read to its end holds its snapshot until it is closed.
         with self._translated("read"), closing(self._connection.execute(query, values)) as found:
-            for key, created, value, *rest in found:
-                content_type, id_, version, expires_at = made_sound(key, *rest)
-                page.append(Row(key, created, version, expires_at, id_, content_type, value))
-                size += len(value)
+            for *columns, created in found:
+                entry = entry_of(*columns)
+                page.append(
+                    Row(
+                        entry.key,
+                        created,
+                        entry.version,
+                        entry.expires_at,
+                        entry.id,
+                        entry.content_type,
+                        entry.value,
+                    )
+                )
+                size += len(entry.value)
                 if size >= PAGE_BYTES:
                     break
         return page

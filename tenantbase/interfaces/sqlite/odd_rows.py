@@ -16,10 +16,11 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from tenantbase.entry import JSON, MAX_TIME, OCTETS, Entry
+from tenantbase.entry import JSON, MAX_TIME, OCTETS, TEXT, Entry
 from tenantbase.errors import InvalidRequest
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
+from tenantbase.json_text import check_json
 from tenantbase.listing import EntryMeta
 from tenantbase.media_types import check_media_type
 from tenantbase.scope import ScopedKey
@@ -32,6 +33,10 @@ _KINDS: Final = frozenset(EventKind)
 
 VALUE: Final = "CAST(value AS BLOB)"
 """SQL for the value of an entry. A number or a text counts as the bytes of its text."""
+
+TYPE: Final = "CASE typeof(value) WHEN 'blob' THEN content_type END"
+"""SQL for the media type of an entry; null if its value was changed to a text or a number, which may not be
+what the media type says."""
 
 
 @contextmanager
@@ -72,18 +77,26 @@ def copied(row: Sequence[Any]) -> Sequence[Any] | None:
     created, key, version, expires_at, id_, content_type, value = row
     if not is_text(key):
         return None
+    if not isinstance(value, bytes):
+        value = str(value).encode(errors="surrogateescape")
+        content_type = _type_of(value)
     content_type, id_, version, expires_at = made_sound(key, content_type, id_, version, expires_at)
-    if isinstance(value, str):
-        value = value.encode(errors="surrogateescape")
     return created, key, version, expires_at, id_, content_type, value
 
 
 def entry_of(
     key: ScopedKey, value: bytes, content_type: Any, id_: Any, version: Any, expires_at: Any
 ) -> Entry:
-    """The entry of a row. ``value`` is ``VALUE``; the others are columns."""
+    """The entry of a row.
+
+    Args:
+        value, content_type: ``VALUE`` and ``TYPE``; the others are columns. A value that is left to be read
+            later is None.
+    """
     if is_sound(content_type, id_, version, expires_at):
         return Entry(key, value, content_type, id_, version, expires_at)
+    if content_type is None and value is not None:
+        content_type = _type_of(value)
     return Entry(key, value, *made_sound(key, content_type, id_, version, expires_at))
 
 
@@ -97,10 +110,11 @@ def meta_of(
 
 
 def is_sound(content_type: Any, id_: Any, version: Any, expires_at: Any) -> bool:
-    """Whether these columns of an entry are legal, as they nearly always are."""
+    """Whether ``TYPE`` and these columns of an entry are legal, as they nearly always are."""
     return (
         (content_type == JSON or _is_media_type(content_type))
         and type(version) is int
+        and version > 0
         and type(id_) is str
         and _is_id(id_) is not None
         and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))
@@ -127,12 +141,23 @@ def made_sound(
 
     To SQL, anything but a number is later than any time, so such an entry never expires.
     """
+    if content_type is None:
+        content_type = TEXT
     return (
         content_type if _is_media_type(content_type) else OCTETS,
         id_ if isinstance(id_, str) and _is_id(id_) else str(uuid5(_IDS, key)),
-        version if isinstance(version, int) else _OLDEST,
+        version if isinstance(version, int) and version > 0 else _OLDEST,
         expires_at if isinstance(expires_at, float) and expires_at <= MAX_TIME else None,
     )
+
+
+def _type_of(value: bytes) -> str:
+    """The media type of a value that was changed by hand."""
+    try:
+        check_json(value, "value")
+    except InvalidRequest:
+        return TEXT
+    return JSON
 
 
 def _with_surrogates(text: bytes) -> str:

@@ -18,6 +18,7 @@ from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, is_bad_text, unavailable
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
 from tenantbase.interfaces.sqlite.odd_rows import (
+    TYPE,
     bad_text_allowed,
     entry_of,
     is_legal_line,
@@ -50,7 +51,7 @@ ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_a
 # The same, but NULL for a row under a deleted prefix.
 STATE: Final = ALIVE.replace("THEN 0", "THEN NULL")
 
-_ENTRY: Final = f"key, {UNLESS_LARGE}, content_type, id, version, expires_at"
+_ENTRY: Final = f"key, {UNLESS_LARGE}, {TYPE}, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values read in one query, not counting the last one
 _READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
@@ -59,9 +60,9 @@ _LEAST_PLAIN_ROWS: Final = 16  # for fewer, another statement is not worth it
 # themselves, so that a chunk is at most a mebibyte.
 _CHUNK_ROWS: Final = 32
 _CHUNK_VALUE_BYTES: Final = 32 << 10
-_SCANNED: Final = f"key, {unless_larger(_CHUNK_VALUE_BYTES)}, content_type, id, version, expires_at"
+_SCANNED: Final = f"key, {unless_larger(_CHUNK_VALUE_BYTES)}, {TYPE}, id, version, expires_at"
 _VALUE: Final = attrgetter("value")
-_META: Final = "key, length(value), content_type, id, version, expires_at"
+_META: Final = f"key, length(value), {TYPE}, id, version, expires_at"
 _RANGE: Final = (
     f"SELECT {{}} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key {{}} LIMIT ?"
 )

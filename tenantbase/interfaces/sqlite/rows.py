@@ -14,14 +14,14 @@ from tenantbase.commands import MAX_RETURNED_BYTES, Increment, KeyCommand
 from tenantbase.entry import JSON, Entry
 from tenantbase.interfaces.planning.rows import NamedRows, returns
 from tenantbase.interfaces.sqlite.large_values import write_rows
-from tenantbase.interfaces.sqlite.odd_rows import VALUE, is_sound, made_sound, rows_of_keys
+from tenantbase.interfaces.sqlite.odd_rows import TYPE, VALUE, entry_of, is_sound, rows_of_keys
 from tenantbase.interfaces.sqlite.plain_sets import INSERT_PLAIN
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
 from tenantbase.scope import tenants_of
 
 _LOOK_UP: Final = (
-    f"SELECT key, content_type, id, version, expires_at, created, {STATE}, length(value){{}}"
+    f"SELECT key, {TYPE}, id, version, expires_at, created, {STATE}, length(value){{}}"
     " FROM entries WHERE key IN ({})"
 )
 _INSERT: Final = """
@@ -95,8 +95,9 @@ class Rows(NamedRows):
                     meta = content_type, id_, version, expires_at
                     if not is_sound(*meta):
                         self._odd.add(key)
-                        meta = made_sound(key, *meta)
-                    self.entries[key] = Entry(key, found, *meta)
+                        self.entries[key] = entry_of(key, found, *meta)
+                    else:
+                        self.entries[key] = Entry(key, found, *meta)
                     self.created[key] = created
                 else:
                     self.dead[key] = created
