@@ -1281,6 +1281,20 @@ async def test_a_limit_is_exact(store: Store) -> None:
     assert [event.version for event in events] == list(range(1, 10)), "refused ones leave no gaps"
 
 
+async def test_a_limit_counts_what_its_group_has_written_before(store: Store) -> None:
+    await write(store, PutTenant("t", max_entries=2))
+    outcomes = await write_group(
+        store,
+        Granted(Set("t/a", b"1", JSON)),
+        Granted(PutTenant("t", max_entries=1)),
+        Granted(Set("t/b", b"1", JSON)),
+        Granted(PutTenant("t", max_entries=2)),
+        Granted(Set("t/b", b"1", JSON)),
+    )
+    assert [type(each) for each in outcomes] == [tuple, tuple, QuotaExceeded, tuple, tuple]
+    assert await usage(store) == (2, 4)
+
+
 async def test_what_does_not_grow_passes_above_a_limit(store: Store) -> None:
     await write(store, PutTenant("t"))
     await write(store, *(Set(f"t/{n}", b"1234", JSON) for n in range(5)))

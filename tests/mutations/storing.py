@@ -21,6 +21,7 @@ _USAGE: Final = [
         "test_what_has_expired_counts_until_it_is_removed",
         "test_a_large_prefix_is_counted_at_once",
         "test_a_limit_is_exact",
+        "test_a_limit_counts_what_its_group_has_written_before",
         "test_what_does_not_grow_passes_above_a_limit",
         "test_what_has_expired_takes_no_room",
         "test_what_has_expired_leaves_room_for_a_copy",
