@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from tenantbase.errors import InvalidRequest
@@ -34,6 +35,16 @@ def check_media_type(text: str, field: str) -> str:
             f"expected a media type such as image/png, of at most {_LONGEST} characters", field
         )
     return text
+
+
+def is_media_type(stored: object) -> bool:
+    """Whether this is a text that `check_media_type` accepts."""
+    return isinstance(stored, str) and len(stored) <= _LONGEST and _is_media_type(stored)
+
+
+@lru_cache(maxsize=256)
+def _is_media_type(text: str) -> bool:
+    return _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def is_text(content_type: str) -> bool:

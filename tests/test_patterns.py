@@ -151,6 +151,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
+    "odd_rows._ID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
     "forwarding._FORWARDED_FOR": [

@@ -233,8 +233,8 @@ def restore(
 ) -> Restored:
     """Verify a copy, and put it in the place of the database.
 
-    A copy with a seal is what was in the old database. So it is taken even if an entry holds what is not
-    legal, which is also served, and reported.
+    A copy with a seal is what was in the old database. So it is taken even if an entry has illegal content.
+    That is served, too, and reported.
 
     Args:
         name: the copy's name, for messages.
@@ -296,7 +296,8 @@ def _verify(
         raise CannotOpen(f"{name} cannot be restored: {why}") from error
     # What is miscounted is corrected.
     if wrong := check.findings - check.miscounted - (check.contents if sealed else 0):
-        raise CannotOpen(f"{name} cannot be restored: {things_wrong(wrong)}, first {findings[0]}")
+        first = check.broken or findings[0]
+        raise CannotOpen(f"{name} cannot be restored: {things_wrong(wrong)}, first {first}")
     for finding in findings:
         report(finding)
     return check

@@ -639,7 +639,7 @@ def test_compact_removes_what_was_deleted_while_no_server_runs(tmp_path: Path) -
     succeeds("tenant", "delete", "acme", "--yes", *options)
     left = len(rows(tmp_path / "x.db")) - 2
     assert left > 1_000
-    said = f"ok: 2 entries, and {left:,} deleted ones to remove\n"  # what has expired counts
+    said = f"ok: 2 entries, and {left:,} deleted ones that are yet to be removed\n"  # what has expired counts
     assert succeeds("check", *options) == said.encode()
     before = (tmp_path / "x.db").stat().st_size
     succeeds("compact", *options)

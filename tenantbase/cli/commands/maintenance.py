@@ -42,8 +42,8 @@ def backup(config: Config, file: str, force: bool) -> None:
             copied = back_up(config, output.path, output.file, bar.update)
     if copied.left_out:
         click.echo(
-            f"entries left out, because no request can name them: {copied.left_out:,}, with keys"
-            " that are not UTF-8",
+            f"left out, because no request can name them: {copied.left_out:,} with keys that are not"
+            " UTF-8 text",
             err=True,
         )
 
@@ -103,7 +103,11 @@ def check(config: Config) -> None:
         raise TenantbaseError(
             f"{config.database}: {things_wrong(checked.findings)} ({checked.rows:,} entries checked)"
         )
-    deleted = f", and {checked.deleted:,} deleted ones to remove" if checked.deleted else ""
+    deleted = (
+        f", and {checked.deleted:,} deleted ones that are yet to be removed"
+        if checked.deleted
+        else ""
+    )
     click.echo(f"ok: {max(checked.rows - checked.deleted, 0):,} entries{deleted}")
 
 

@@ -18,7 +18,7 @@ from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.queries import DELETED, key_batches, last_version, snapshot
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE, known_rows
-from tenantbase.interfaces.sqlite.schema import MIGRATIONS, SECRET_BYTES, migrate
+from tenantbase.interfaces.sqlite.schema import LOWEST_ROW, MIGRATIONS, SECRET_BYTES, migrate
 from tenantbase.interfaces.sqlite.usage import recount
 
 _STEP_ROWS: Final = 1_000
@@ -70,8 +70,9 @@ class Check:
         rows: how many rows of entries were checked.
         deleted: how many of them are under a deleted prefix, and not removed yet.
         findings: how many there were, also those that were not reported one by one.
-        contents: how many of these concern only what an entry, which can be read, holds.
-        miscounted: how many of them are that a tenant's usage is not that of its rows.
+        contents: how many of these are about the content of an entry that can be read.
+        miscounted: how many of these are about a tenant's usage.
+        broken: the first of the others, a line.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Check:
         self.deleted = 0
         self.contents = 0
         self.miscounted = 0
+        self.broken: str | None = None
 
     @property
     def findings(self) -> int:
@@ -122,14 +124,16 @@ class Check:
             if count > _MOST_OF_A_KIND:
                 self._report(f"{kind}: {count - _MOST_OF_A_KIND:,} more")
 
-    def _found(self, kind: str, text: str) -> None:
+    def _found(self, kind: str, text: str, *, broken: bool = True) -> None:
+        if broken and self.broken is None:
+            self.broken = f"{kind}: {text}"
         self._of_kind[kind] = self._of_kind.get(kind, 0) + 1
         if self._of_kind[kind] <= _MOST_OF_A_KIND:
             self._report(f"{kind}: {text}")
 
     def _found_in_entry(self, key: object, text: str) -> None:
         self.contents += 1
-        self._found("entry", f"{row_rules.shown(key)}: {text}")
+        self._found("entry", f"{row_rules.shown(key)}: {text}", broken=False)
 
     def _sections(self, name: str, check: Callable[[], None]) -> bool:
         """Run a part of the check; what cannot be read for damage is a finding.
@@ -203,12 +207,12 @@ class Check:
                     self._found(
                         "the change log", f"versions {after + 1} to {version - 1} are missing"
                     )
-                if kind not in kinds or not isinstance(key, bytes):
+                if kind not in kinds or not _is_utf8(key):
                     self._found("the change log", f"the line of version {version} is not valid")
                 after = version
 
     def _check_entries(self, seen: sqlite3.Connection) -> None:
-        after = 0
+        after = LOWEST_ROW
         try:
             while rows := self._check_step(after, seen):
                 after = rows[-1][0]
@@ -288,11 +292,9 @@ class Check:
 
     def _check_keys_are_indexed(self, rows: Iterable[tuple[Any, ...]]) -> None:
         created_of = {}
-        for created, key, *_ in rows:
-            try:
+        for created, key, *_, types in rows:
+            if types.startswith(b"text") and _is_utf8(key):  # else it is a mistake of the row
                 created_of[key.decode()] = created
-            except (AttributeError, UnicodeDecodeError):
-                continue  # reported as a mistake of the row
         indexed: dict[bytes, int] = {}
         for marks, batch in key_batches(list(created_of)):
             indexed.update(self._connection.execute(_BY_KEY.format(marks), batch))
@@ -349,6 +351,7 @@ class Check:
                     f"tenant {wrong.name!r} has {wrong.counted[0]:,} entries of"
                     f" {wrong.counted[1]:,} bytes; its counts say {wrong.stored[0]:,} of"
                     f" {wrong.stored[1]:,}",
+                    broken=False,
                 )
 
     @contextmanager
@@ -378,3 +381,11 @@ class Check:
             batch = created[at : at + 250]
             query = _OF_ROWS.format(column, ", ".join("?" * len(batch)))
             yield from self._connection.execute(query, batch)
+
+
+def _is_utf8(stored: object) -> bool:
+    """Whether a text, or a blob, holds UTF-8."""
+    try:
+        return isinstance(stored, bytes) and stored.decode() is not None
+    except UnicodeDecodeError:
+        return False

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
-from tenantbase.interfaces.sqlite.odd_rows import bad_text_allowed, copied
+from tenantbase.interfaces.sqlite.odd_rows import bad_text_allowed, is_legal_line, is_text, storable
 from tenantbase.interfaces.sqlite.pacing import Pace, due_bytes
 from tenantbase.interfaces.sqlite.queries import (
     DELETED,
@@ -35,7 +35,7 @@ from tenantbase.interfaces.sqlite.queries import (
     snapshot,
 )
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
-from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
+from tenantbase.interfaces.sqlite.schema import LOWEST_ROW, SECRET_BYTES
 from tenantbase.listing import prefix_range
 
 _STEP_ROWS: Final = 500
@@ -61,6 +61,8 @@ _LINES: Final = (
     f" LIMIT {_FOLLOW_LINES}"
 )
 _OF_KEYS: Final = f"SELECT * FROM entries WHERE key IN ({{}}) AND NOT {DELETED}"
+_LAST_LINE: Final = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
+_LINE_COLUMNS: Final = 6
 _UNDER: Final = "DELETE FROM entries WHERE key >= ? AND key < ? AND created <= ?"
 
 
@@ -70,7 +72,7 @@ class Copied(NamedTuple):
     Attributes:
         entries: how many.
         version: as of which.
-        left_out: how many rows it lacks, because their keys are not UTF-8: no request can name them.
+        left_out: how many rows it lacks, because their keys are not UTF-8 text: no request can name them.
     """
 
     entries: int
@@ -229,11 +231,13 @@ class _Copying:
 
     def _steps(self) -> Iterator[None]:
         """Copy the entries in the order of their rows. New ones come last."""
-        piece: _Piece | None = _Piece([], 0, 0)
-        while piece is not None:
-            with closing(self._pieces(_STEP, (piece.last,))) as pieces:
+        after: int | None = LOWEST_ROW
+        while after is not None:
+            with closing(self._pieces(_STEP, (after,))) as pieces:
                 piece = next(pieces, None)
+            after = None
             if piece is not None:
+                after = piece.last
                 self._write(piece)
                 self._tell(len(piece.rows))
             yield
@@ -263,25 +267,38 @@ class _Copying:
                 self._write(piece)
 
     def _pieces(self, query: str, parameters: Sequence[object]) -> Generator[_Piece]:
-        """Read rows of entries."""
+        """Read rows of entries. Some may come twice."""
         try:
             for rows, size in _divided(self._source.execute(query, parameters)):
-                yield _Piece(rows, rows[-1][0], size)
+                named = [row for row in rows if type(row[1]) is str]
+                yield self._piece(rows, named, size)
             return
         except sqlite3.OperationalError as error:
             if not is_bad_text(error):
                 raise
         with bad_text_allowed(self._source):
             for rows, size in _divided(self._source.execute(query, parameters)):
-                legal = [row for row in map(copied, rows) if row is not None]
-                self.left_out.update({row[0] for row in rows}.difference(row[0] for row in legal))
-                yield _Piece(legal, rows[-1][0], size)
+                named = [row for row in map(storable, rows) if row is not None]
+                yield self._piece(rows, named, size)
+
+    def _piece(
+        self, read: Sequence[Sequence[Any]], named: Sequence[Sequence[Any]], size: int
+    ) -> _Piece:
+        if len(named) != len(read):
+            self.left_out.update({row[0] for row in read}.difference(row[0] for row in named))
+        return _Piece(named, read[-1][0], size)
 
     def _copy_small(self) -> None:
         for name in self._small:
             self._copy_rows(name, f'SELECT * FROM "{name}"')
-        # None if nothing was ever changed.
-        self._copy_rows("changes", "SELECT * FROM changes ORDER BY version DESC LIMIT 1")
+        with bad_text_allowed(self._source):
+            line = self._source.execute(_LAST_LINE).fetchone()
+        if line is None:
+            return  # nothing was ever changed
+        missing = _LINE_COLUMNS - len(line)  # in older schemas
+        if not (is_legal_line(*line, *[None] * missing) and is_text(line[2])):
+            line = (line[0], str(EventKind.RESET), "", *[None] * (len(line) - 3))
+        self._target.execute(f"INSERT INTO changes VALUES ({', '.join('?' * len(line))})", line)
 
     def _copy_rows(self, table: str, query: str) -> None:
         for row in self._source.execute(query):

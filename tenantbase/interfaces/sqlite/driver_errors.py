@@ -48,8 +48,10 @@ def unavailable(error: Exception, what: str) -> StoreUnavailable:
 
 
 def error_code(error: Exception) -> int:
-    """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none. A text that is not UTF-8
-    counts as damage."""
+    """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none.
+
+    A text that is not UTF-8 counts as damage.
+    """
     if is_bad_text(error):
         return sqlite3.SQLITE_CORRUPT
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)

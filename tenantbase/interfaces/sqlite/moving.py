@@ -40,7 +40,7 @@ from tenantbase.listing import prefix_range
 
 _ROWS: Final = (
     f"SELECT key, {VALUE}, {TYPE}, id, version, expires_at, created FROM entries"
-    f" WHERE key > ?{{}} AND NOT {DELETED} ORDER BY key LIMIT {PAGE_ROWS}"
+    f" WHERE key > ?{{}} AND typeof(key) = 'text' AND NOT {DELETED} ORDER BY key LIMIT {PAGE_ROWS}"
 )
 _KEYS_A_QUERY: Final = 256
 _PUT: Final = (

@@ -12,7 +12,6 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -22,13 +21,13 @@ from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
 from tenantbase.json_text import check_json
 from tenantbase.listing import EntryMeta
-from tenantbase.media_types import check_media_type
+from tenantbase.media_types import is_media_type
 from tenantbase.scope import ScopedKey
 
 # As ``check`` demands it (``row_rules.py``).
-_is_id: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_ID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
-_OLDEST: Final = 1  # the first version that a database gives out
+_FIRST_VERSION: Final = 1
 _KINDS: Final = frozenset(EventKind)
 
 VALUE: Final = "CAST(value AS BLOB)"
@@ -49,8 +48,10 @@ def bad_text_allowed(connection: sqlite3.Connection) -> Iterator[None]:
         connection.text_factory = str
 
 
-def is_text(read: str) -> bool:
-    """Whether what was read with `bad_text_allowed` is UTF-8."""
+def is_text(read: object) -> bool:
+    """Whether what was read with `bad_text_allowed` is a text, and UTF-8."""
+    if not isinstance(read, str):
+        return False
     try:
         read.encode()
     except UnicodeEncodeError:
@@ -71,9 +72,11 @@ def rows_of_keys(
         return connection.execute(query, parameters).fetchall()
 
 
-def copied(row: Sequence[Any]) -> Sequence[Any] | None:
-    """A whole row, read with `bad_text_allowed`, as it can be stored again. None if its key is not UTF-8, so
-    that no request can name it."""
+def storable(row: Sequence[Any]) -> Sequence[Any] | None:
+    """A whole row, read with `bad_text_allowed`, as it can be stored again.
+
+    None if its key is not UTF-8 text, so that no request can name it.
+    """
     created, key, version, expires_at, id_, content_type, value = row
     if not is_text(key):
         return None
@@ -112,11 +115,11 @@ def meta_of(
 def is_sound(content_type: Any, id_: Any, version: Any, expires_at: Any) -> bool:
     """Whether ``TYPE`` and these columns of an entry are legal, as they nearly always are."""
     return (
-        (content_type == JSON or _is_media_type(content_type))
+        (content_type == JSON or is_media_type(content_type))
         and type(version) is int
         and version > 0
         and type(id_) is str
-        and _is_id(id_) is not None
+        and _ID.fullmatch(id_) is not None
         and (expires_at is None or (type(expires_at) is float and expires_at <= MAX_TIME))
     )
 
@@ -144,9 +147,9 @@ def made_sound(
     if content_type is None:
         content_type = TEXT
     return (
-        content_type if _is_media_type(content_type) else OCTETS,
-        id_ if isinstance(id_, str) and _is_id(id_) else str(uuid5(_IDS, key)),
-        version if isinstance(version, int) and version > 0 else _OLDEST,
+        content_type if is_media_type(content_type) else OCTETS,
+        id_ if isinstance(id_, str) and _ID.fullmatch(id_) else str(uuid5(_IDS, key)),
+        version if isinstance(version, int) and version > 0 else _FIRST_VERSION,
         expires_at if isinstance(expires_at, float) and expires_at <= MAX_TIME else None,
     )
 
@@ -162,14 +165,3 @@ def _type_of(value: bytes) -> str:
 
 def _with_surrogates(text: bytes) -> str:
     return text.decode(errors="surrogateescape")
-
-
-@lru_cache(maxsize=256)
-def _is_media_type(stored: object) -> bool:
-    if not isinstance(stored, str):
-        return False
-    try:
-        check_media_type(stored, "content_type")
-    except InvalidRequest:
-        return False
-    return True

@@ -78,6 +78,10 @@ _CHANGES: Final = (
 )
 
 
+class _BadKey(Exception):
+    """A key is not UTF-8."""
+
+
 def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The keys in batches for ``key IN (...)``: the placeholders, and the values to bind.
 
@@ -279,11 +283,11 @@ def _despite_bad_text(
     except sqlite3.OperationalError as error:
         if not is_bad_text(error):
             raise
-        with bad_text_allowed(connection):
-            items, more = scan()
-        if not all(is_text(item.key) for item in items):
-            raise
-        return items, more
+        try:
+            with bad_text_allowed(connection):
+                return scan()
+        except _BadKey:
+            raise error from None
 
 
 def _rows(
@@ -296,7 +300,23 @@ def _rows(
     query = _RANGE.format(columns, "DESC" if wanted.descending else "ASC")
     if wanted.delimiter:
         return _folding_rows(connection, query, wanted, limit, now)
-    return connection.execute(query, (*wanted.bounds(), now, limit + 1))
+    return _fetched(connection, query, (*wanted.bounds(), now, limit + 1))
+
+
+def _fetched(
+    connection: sqlite3.Connection, query: str, parameters: Sequence[object]
+) -> sqlite3.Cursor | Generator[Sequence[Any]]:
+    """Rows that begin with a key. Raises _BadKey instead of giving one that is not UTF-8."""
+    found = connection.execute(query, parameters)
+    return found if connection.text_factory is str else _with_text_as_key(found)
+
+
+def _with_text_as_key(found: sqlite3.Cursor) -> Generator[Sequence[Any]]:
+    with closing(found):
+        for row in found:
+            if not is_text(row[0]):
+                raise _BadKey
+            yield row
 
 
 def _folding_rows(
@@ -307,7 +327,7 @@ def _folding_rows(
     with snapshot(connection):
         while left > 0:
             folded = None
-            with closing(connection.execute(query, (*wanted.bounds(), now, left))) as rows:
+            with closing(_fetched(connection, query, (*wanted.bounds(), now, left))) as rows:
                 for row in rows:
                     left -= 1
                     folded = wanted.folded(row[0])

@@ -9,6 +9,7 @@ from typing import Any, Final
 from tenantbase.entry import MAX_TIME, check_key, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_text import NotJson, check_json
+from tenantbase.media_types import is_media_type
 from tenantbase.scope import Scope, plain_key, tenant_of
 
 _TYPES: Final = re.compile(b"text integer (null|real) text text blob")
@@ -53,6 +54,8 @@ def mistakes(row: Sequence[Any], last: int | None) -> Iterator[str]:
         yield "its id is not a UUID"
     try:
         kind = content_type.decode()
+        if not is_media_type(kind):
+            yield "its content type is not a media type"
         if is_json(kind):
             check_json(value, "value")
     except UnicodeDecodeError:

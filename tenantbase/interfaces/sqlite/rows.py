@@ -59,7 +59,7 @@ class Rows(NamedRows):
         super().__init__(now)
         self._connection = connection
         self._damaged = damaged
-        self._odd: set[str] = set()  # living entries whose row has something illegal
+        self._odd: set[str] = set()  # keys of living entries with an illegal column
         counters = {command.key for command in commands if isinstance(command, Increment)}
         ordered = sorted(counters)
         others = sorted({command.key for command in commands} - counters)

@@ -17,6 +17,8 @@ from tenantbase.interfaces.sqlite.salvage import (
 )
 
 SECRET_BYTES: Final = 32
+LOWEST_ROW: Final = -(1 << 63)
+"""The lowest number of a row. Ours begin with 1, but a row may have been changed by hand."""
 
 EXPIRY_INDEX: Final = (
     "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL"

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from tenantbase.commands import Delete, DeletePrefix, Increment, Rename, Set, Touch
+from tenantbase.commands import Delete, DeletePrefix, Increment, Rename, Set, Sweep, Touch
 from tenantbase.entry import JSON, MAX_TIME, OCTETS, TEXT, Entry
 from tenantbase.errors import Damaged
 from tenantbase.interfaces.sqlite import row_rules
@@ -24,6 +24,7 @@ from tests.app_server import AppServer
 from tests.fakes import Granted, RecordingSeqlock
 
 NOW: Final = 1_000_000.0
+KEY: Final = b"default/k050"
 COUNT: Final = 200  # enough for lists that read many rows at once
 SOUND: Final[dict[str, Any]] = {"value": b"10", "content_type": JSON, "expires_at": None}
 
@@ -149,9 +150,15 @@ async def test_a_large_text_as_value(store: SqliteStore) -> None:
 async def test_setting_it_makes_its_row_sound(
     store: SqliteStore, path: Path, expected: Mapping[str, Any]
 ) -> None:
+    assert mistakes(path) != []
     written = await store.write([Granted(Set("default/k050", b"1", JSON))], NOW, RecordingSeqlock())
     assert isinstance(written.outcomes[0], tuple)
     await store.close()
+    assert mistakes(path) == []
+
+
+def mistakes(path: Path) -> list[str]:
+    """What a check says of the row."""
     with closing(sqlite3.connect(path)) as connection:
         connection.text_factory = bytes
         (row,) = connection.execute(
@@ -159,7 +166,7 @@ async def test_setting_it_makes_its_row_sound(
             " typeof(id) || ' ' || typeof(content_type) || ' ' || typeof(value)"
             " FROM entries WHERE key = 'default/k050'"
         )
-    assert list(row_rules.mistakes(row, COUNT + 1)) == []
+    return list(row_rules.mistakes(row, COUNT + 1))
 
 
 @ALL
@@ -227,6 +234,43 @@ async def test_a_key_that_is_not_text_is_damage(store: SqliteStore) -> None:
     outcomes = (await store.write(group, NOW, RecordingSeqlock())).outcomes
     assert [type(outcome) for outcome in outcomes] == [Damaged, tuple]
     assert [trouble.value for trouble in store.troubles] == ["damaged rows"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"key = CAST(x'{KEY.hex()}ff' AS TEXT), {change}"
+        for change in ("id = 'x'", "value = zeroblob(40000)", "value = zeroblob(5000000)")
+    ],
+    indirect=True,
+)
+async def test_a_key_that_is_not_text_is_damage_whatever_else_is_in_its_row(
+    store: SqliteStore,
+) -> None:
+    for wanted in (
+        KeyRange("default/"),
+        KeyRange("default/", descending=True),
+        KeyRange("default/", delimiter="5"),
+        KeyRange("default/", delimiter="/"),
+    ):
+        for _ in range(2):  # the connection can be used again
+            with pytest.raises(Damaged):
+                await store.scan(wanted, COUNT, 1 << 23, NOW)
+            with pytest.raises(Damaged):
+                await store.scan_meta(wanted, COUNT, NOW)
+    items, _ = await store.scan(KeyRange("default/k1"), COUNT, 1 << 20, NOW)
+    assert len(items) == 100
+
+
+@pytest.mark.parametrize("path", ["key = x'ff', expires_at = 5"], indirect=True)
+async def test_an_expired_row_without_a_text_as_key_is_removed(
+    store: SqliteStore, path: Path
+) -> None:
+    group = [Granted(Sweep(100)), Granted(Set("default/other", b"1", JSON))]
+    outcomes = (await store.write(group, NOW, RecordingSeqlock())).outcomes
+    assert [type(outcome) for outcome in outcomes] == [tuple, tuple]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM entries").fetchone() == (COUNT,)
 
 
 @pytest.mark.parametrize("path", ["key = key"], indirect=True)
