@@ -289,13 +289,19 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/queries.py",
+        "tenantbase/interfaces/sqlite/odd_rows.py",
         ["tests/interfaces/sqlite/test_odd_rows.py"],
         {
             "a-key-that-is-not-text-is-listed": (
                 "if not is_text(row[0]):",
                 "if False:",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/queries.py",
+        ["tests/interfaces/sqlite/test_odd_rows.py"],
+        {
             "an-illegal-line-is-an-event": ("if not is_legal_line(*line):", "if False:"),
         },
     ),

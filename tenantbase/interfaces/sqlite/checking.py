@@ -187,8 +187,8 @@ class Check:
         if len(secrets) != 1 or secrets[0][0] != b"blob" or len(secrets[0][1]) != SECRET_BYTES:
             self._found("state", "the secret is missing or damaged")
         for version, low, high in self._connection.execute("SELECT * FROM deleted_prefixes"):
-            if not (isinstance(low, bytes) and isinstance(high, bytes) and low < high):
-                self._found("deleted prefixes", f"the range of version {version} is empty")
+            if not (_is_utf8(low) and _is_utf8(high) and low < high):
+                self._found("deleted prefixes", f"the range of version {version} is not valid")
             if version > last_version(self._connection):
                 self._found("deleted prefixes", f"version {version} was never given out")
 

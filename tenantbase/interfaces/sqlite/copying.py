@@ -26,7 +26,7 @@ from urllib.parse import quote
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.driver_errors import is_bad_text
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
-from tenantbase.interfaces.sqlite.odd_rows import bad_text_allowed, is_legal_line, is_text, storable
+from tenantbase.interfaces.sqlite.odd_rows import bad_text_allowed, legal_line, storable
 from tenantbase.interfaces.sqlite.pacing import Pace, due_bytes
 from tenantbase.interfaces.sqlite.queries import (
     DELETED,
@@ -62,7 +62,6 @@ _LINES: Final = (
 )
 _OF_KEYS: Final = f"SELECT * FROM entries WHERE key IN ({{}}) AND NOT {DELETED}"
 _LAST_LINE: Final = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
-_LINE_COLUMNS: Final = 6
 _UNDER: Final = "DELETE FROM entries WHERE key >= ? AND key < ? AND created <= ?"
 
 
@@ -295,10 +294,8 @@ class _Copying:
             line = self._source.execute(_LAST_LINE).fetchone()
         if line is None:
             return  # nothing was ever changed
-        missing = _LINE_COLUMNS - len(line)  # in older schemas
-        if not (is_legal_line(*line, *[None] * missing) and is_text(line[2])):
-            line = (line[0], str(EventKind.RESET), "", *[None] * (len(line) - 3))
-        self._target.execute(f"INSERT INTO changes VALUES ({', '.join('?' * len(line))})", line)
+        marks = ", ".join("?" * len(line))
+        self._target.execute(f"INSERT INTO changes VALUES ({marks})", legal_line(line))
 
     def _copy_rows(self, table: str, query: str) -> None:
         for row in self._source.execute(query):

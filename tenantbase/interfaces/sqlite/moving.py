@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -33,7 +34,15 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.copying import mark_as_logged
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
-from tenantbase.interfaces.sqlite.odd_rows import TYPE, VALUE, entry_of
+from tenantbase.interfaces.sqlite.odd_rows import (
+    TYPE,
+    VALUE,
+    bad_text_allowed,
+    despite_bad_text,
+    entry_of,
+    fetched,
+    legal_line,
+)
 from tenantbase.interfaces.sqlite.queries import DELETED
 from tenantbase.interfaces.sqlite.schema import MIGRATIONS, migrate
 from tenantbase.listing import prefix_range
@@ -92,10 +101,14 @@ class SqliteRows:
         return []
 
     def _page(self, query: str, values: Sequence[str]) -> list[Row]:
+        with self._translated("read"):
+            return despite_bad_text(self._connection, partial(self._read, query, values))
+
+    def _read(self, query: str, values: Sequence[str]) -> list[Row]:
         page: list[Row] = []
         size = 0
         # A cursor that is not read to its end holds its snapshot until it is closed.
-        with self._translated("read"), closing(self._connection.execute(query, values)) as found:
+        with closing(fetched(self._connection, query, values)) as found:
             for *columns, created in found:
                 entry = entry_of(*columns)
                 page.append(
@@ -163,9 +176,12 @@ class SqliteSource(SqliteRows):
 
     async def last_change(self) -> ChangeEvent | None:
         """See ``interfaces.moving.Source``."""
-        with self._translated("read"):
+        with self._translated("read"), bad_text_allowed(self._connection):
             row = self._connection.execute(_LAST).fetchone()
-        return None if row is None else ChangeEvent(row[0], EventKind(row[1]), *row[2:])
+        if row is None:
+            return None
+        version, kind, *rest = legal_line(row)
+        return ChangeEvent(version, EventKind(kind), *rest)
 
     async def access(self) -> Access:
         """See ``interfaces.moving.Source``."""

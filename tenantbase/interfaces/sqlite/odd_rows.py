@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Final, TypeVar
 from uuid import UUID, uuid5
 
 from tenantbase.entry import JSON, MAX_TIME, OCTETS, TEXT, Entry
@@ -24,10 +24,13 @@ from tenantbase.listing import EntryMeta
 from tenantbase.media_types import is_media_type
 from tenantbase.scope import ScopedKey
 
+Result = TypeVar("Result")
+
 # As ``check`` demands it (``row_rules.py``).
 _ID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS: Final = UUID("5e2f0a4c-3f0b-4d64-9d55-7f6c1b1d2a90")  # the namespace of ids made of keys
 _FIRST_VERSION: Final = 1
+_LINE_COLUMNS: Final = 6
 _KINDS: Final = frozenset(EventKind)
 
 VALUE: Final = "CAST(value AS BLOB)"
@@ -57,6 +60,32 @@ def is_text(read: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def despite_bad_text(connection: sqlite3.Connection, read: Callable[[], Result]) -> Result:
+    """What a function reads with `fetched`. If a text is not UTF-8, it is called again and gets that, too.
+
+    Raises:
+        sqlite3.OperationalError: a key is not UTF-8. No page of a list could begin after it.
+    """
+    try:
+        return read()
+    except sqlite3.OperationalError as error:
+        if not is_bad_text(error):
+            raise
+        try:
+            with bad_text_allowed(connection):
+                return read()
+        except _BadKey:
+            raise error from None
+
+
+def fetched(
+    connection: sqlite3.Connection, query: str, parameters: Sequence[object]
+) -> sqlite3.Cursor | Generator[Sequence[Any]]:
+    """The rows of a query whose first column is the key."""
+    found = connection.execute(query, parameters)
+    return found if connection.text_factory is str else _with_text_as_key(found)
 
 
 def rows_of_keys(
@@ -137,6 +166,17 @@ def is_legal_line(
     )
 
 
+def legal_line(line: Sequence[Any]) -> Sequence[Any]:
+    """A line of the change log, read with `bad_text_allowed`.
+
+    In place of one that is not legal, one that says that anything may have changed.
+    """
+    missing = _LINE_COLUMNS - len(line)  # in older schemas
+    if is_legal_line(*line, *[None] * missing) and is_text(line[2]):
+        return line
+    return (line[0], str(EventKind.RESET), "", *[None] * (len(line) - 3))
+
+
 def made_sound(
     key: str, content_type: Any, id_: Any, version: Any, expires_at: Any
 ) -> tuple[str, str, int, float | None]:
@@ -161,6 +201,18 @@ def _type_of(value: bytes) -> str:
     except InvalidRequest:
         return TEXT
     return JSON
+
+
+class _BadKey(Exception):
+    """A key is not UTF-8."""
+
+
+def _with_text_as_key(found: sqlite3.Cursor) -> Generator[Sequence[Any]]:
+    with closing(found):
+        for row in found:
+            if not is_text(row[0]):
+                raise _BadKey
+            yield row
 
 
 def _with_surrogates(text: bytes) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice, starmap
 from operator import attrgetter
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from msgspec.structs import replace
 
@@ -19,10 +19,10 @@ from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, is_bad_te
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
 from tenantbase.interfaces.sqlite.odd_rows import (
     TYPE,
-    bad_text_allowed,
+    despite_bad_text,
     entry_of,
+    fetched,
     is_legal_line,
-    is_text,
     meta_of,
     rows_of_keys,
 )
@@ -30,8 +30,6 @@ from tenantbase.interfaces.sqlite.plain_rows import scan_plain
 from tenantbase.listing import EntryMeta, Folded, KeyRange, Place
 from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey, plain_key
-
-Found = TypeVar("Found", Entry | Folded, EntryMeta | Folded)
 
 # Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
 # without searching that table, which is usually empty and never large.
@@ -76,10 +74,6 @@ _CHANGES: Final = (
     "SELECT version, kind, key, size, content_type, expires_at FROM changes"
     " WHERE version > ? ORDER BY version LIMIT ?"
 )
-
-
-class _BadKey(Exception):
-    """A key is not UTF-8."""
 
 
 def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -188,7 +182,7 @@ def scan(
         wanted: KeyRange, limit: int, max_bytes: int
     ) -> tuple[list[Entry | Folded], bool]:
         scan = partial(_scan_rows, connection, wanted, limit, max_bytes, now)
-        return _despite_bad_text(connection, scan)
+        return despite_bad_text(connection, scan)
 
     if wanted.delimiter or wanted.descending or limit < _LEAST_PLAIN_ROWS:
         return scan_rows(wanted, limit, max_bytes)
@@ -259,7 +253,7 @@ def scan_meta(
     connection: sqlite3.Connection, wanted: KeyRange, limit: int, now: float
 ) -> tuple[list[EntryMeta | Folded], bool]:
     """See ``Store.scan_meta``."""
-    return _despite_bad_text(connection, partial(_scan_meta, connection, wanted, limit, now))
+    return despite_bad_text(connection, partial(_scan_meta, connection, wanted, limit, now))
 
 
 def _scan_meta(
@@ -274,22 +268,6 @@ def _scan_meta(
     return items, False
 
 
-def _despite_bad_text(
-    connection: sqlite3.Connection, scan: Callable[[], tuple[list[Found], bool]]
-) -> tuple[list[Found], bool]:
-    """What a scan finds, even if a text is not UTF-8, unless that is a key: no page could begin after it."""
-    try:
-        return scan()
-    except sqlite3.OperationalError as error:
-        if not is_bad_text(error):
-            raise
-        try:
-            with bad_text_allowed(connection):
-                return scan()
-        except _BadKey:
-            raise error from None
-
-
 def _rows(
     connection: sqlite3.Connection, columns: str, wanted: KeyRange, limit: int, now: float
 ) -> sqlite3.Cursor | Generator[Sequence[Any] | Folded]:
@@ -300,23 +278,7 @@ def _rows(
     query = _RANGE.format(columns, "DESC" if wanted.descending else "ASC")
     if wanted.delimiter:
         return _folding_rows(connection, query, wanted, limit, now)
-    return _fetched(connection, query, (*wanted.bounds(), now, limit + 1))
-
-
-def _fetched(
-    connection: sqlite3.Connection, query: str, parameters: Sequence[object]
-) -> sqlite3.Cursor | Generator[Sequence[Any]]:
-    """Rows that begin with a key. Raises _BadKey instead of giving one that is not UTF-8."""
-    found = connection.execute(query, parameters)
-    return found if connection.text_factory is str else _with_text_as_key(found)
-
-
-def _with_text_as_key(found: sqlite3.Cursor) -> Generator[Sequence[Any]]:
-    with closing(found):
-        for row in found:
-            if not is_text(row[0]):
-                raise _BadKey
-            yield row
+    return fetched(connection, query, (*wanted.bounds(), now, limit + 1))
 
 
 def _folding_rows(
@@ -327,7 +289,7 @@ def _folding_rows(
     with snapshot(connection):
         while left > 0:
             folded = None
-            with closing(_fetched(connection, query, (*wanted.bounds(), now, left))) as rows:
+            with closing(fetched(connection, query, (*wanted.bounds(), now, left))) as rows:
                 for row in rows:
                     left -= 1
                     folded = wanted.folded(row[0])

@@ -15,8 +15,9 @@ import pytest
 from tenantbase.commands import Delete, DeletePrefix, Increment, Rename, Set, Sweep, Touch
 from tenantbase.entry import JSON, MAX_TIME, OCTETS, TEXT, Entry
 from tenantbase.errors import Damaged
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite import row_rules
-from tenantbase.interfaces.sqlite.moving import SqliteRows
+from tenantbase.interfaces.sqlite.moving import SqliteRows, SqliteSource
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.listing import EntryMeta, KeyRange
 from tenantbase.scope import ScopedKey
@@ -205,16 +206,26 @@ async def test_it_goes_with_its_prefix(store: SqliteStore, expected: Mapping[str
     assert await store.scan(KeyRange("default/"), COUNT, 1 << 20, NOW) == ([], False)
 
 
-@pytest.mark.parametrize(
-    "path", [change for change, _ in CHANGES.values() if "ff" not in change], indirect=True
-)
-async def test_a_move_takes_what_is_served(path: Path) -> None:
+@ALL
+async def test_a_move_takes_what_is_served(path: Path, expected: Mapping[str, Any]) -> None:
     with closing(sqlite3.connect(path)) as connection:
         rows = await SqliteRows(connection, "x").rows("")
     (row,) = [row for row in rows if row.key == "default/k050"]
-    assert isinstance(row.value, bytes) and isinstance(row.version, int)
-    assert isinstance(row.content_type, str) and str(UUID(row.id)) == row.id
-    assert row.expires_at is None
+    agrees(
+        Entry(ScopedKey(row.key), row.value, row.content_type, row.id, row.version, row.expires_at),
+        expected,
+    )
+
+
+@pytest.mark.parametrize("path", ["key = x'ff', id = 7"], indirect=True)
+@pytest.mark.parametrize("change", ["kind = 'other'", "key = CAST(x'ff' AS TEXT)"])
+async def test_a_move_passes_over_what_no_request_can_name(path: Path, change: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE changes SET {change} WHERE version = {COUNT}")
+        source = SqliteSource(connection, "x", still=True)
+        assert len(await source.rows("")) == COUNT - 1
+        last = await source.last_change()
+    assert last is not None and (last.version, last.kind) == (COUNT, EventKind.RESET)
 
 
 @pytest.mark.parametrize(
