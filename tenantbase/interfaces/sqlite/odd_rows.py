@@ -63,10 +63,11 @@ def is_text(read: object) -> bool:
 
 
 def despite_bad_text(connection: sqlite3.Connection, read: Callable[[], Result]) -> Result:
-    """What a function reads with `fetched`. If a text is not UTF-8, it is called again and gets that, too.
+    """What a function reads. If a text is not UTF-8, it is called again and gets that, too.
 
     Raises:
-        sqlite3.OperationalError: a key is not UTF-8. No page of a list could begin after it.
+        sqlite3.OperationalError: a key that was read with `fetched` is not UTF-8. No page of a list could
+            begin after it.
     """
     try:
         return read()
@@ -92,13 +93,7 @@ def rows_of_keys(
     connection: sqlite3.Connection, query: str, parameters: Sequence[Any]
 ) -> list[Sequence[Any]]:
     """All rows of a query that names their keys, whatever text the other columns hold."""
-    try:
-        return connection.execute(query, parameters).fetchall()
-    except sqlite3.OperationalError as error:
-        if not is_bad_text(error):
-            raise
-    with bad_text_allowed(connection):
-        return connection.execute(query, parameters).fetchall()
+    return despite_bad_text(connection, lambda: connection.execute(query, parameters).fetchall())
 
 
 def storable(row: Sequence[Any]) -> Sequence[Any] | None:
