@@ -53,7 +53,7 @@ class Dialect(Protocol):
         """Read these entries in one request; None if the service cannot."""
 
     def list(self, entries: Mapping[str, str]) -> Exchange | None:
-        """Read the first entries in order of keys; None if the service cannot."""
+        """Read these entries, which follow each other in order of keys; None if the service cannot."""
 
 
 class Routes:
@@ -76,7 +76,9 @@ class Routes:
         return None
 
     def list(self, entries: Mapping[str, str]) -> Exchange:
-        request = _request(self._port, "GET", f"/get-values?limit={len(entries)}")
+        request = _request(
+            self._port, "GET", f"/get-values?start={_first(entries)}&limit={len(entries)}"
+        )
         return Exchange(request, 200, lambda answer: _values(answer) == entries)
 
 
@@ -221,11 +223,17 @@ class Etcd:
         return Exchange(request, 200, right)
 
     def list(self, entries: Mapping[str, str]) -> Exchange:
-        first = {"key": _base64(min(entries)), "range_end": _base64("\0"), "limit": len(entries)}
-        return Exchange(self._ask("range", first), 200, lambda got: _pairs(got.json) == entries)
+        start, end = _base64(_first(entries)), _base64("\0")
+        wanted = {"key": start, "range_end": end, "limit": len(entries)}
+        return Exchange(self._ask("range", wanted), 200, lambda got: _pairs(got.json) == entries)
 
     def _ask(self, operation: str, body: object) -> bytes:
         return _request(self._port, "POST", f"/v3/kv/{operation}", _json(body))
+
+
+def _first(entries: Mapping[str, str]) -> str:
+    """The first of these keys."""
+    return next(iter(entries))
 
 
 def _base64(text: str) -> str:

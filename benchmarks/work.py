@@ -50,6 +50,28 @@ class Data:
         return {key: value(key, self.value_bytes) for key in map(name, range(self.keys))}
 
 
+class Neighbours(Mapping[str, str]):
+    """Some entries that follow each other in order of keys. Thousands of these take little memory.
+
+    Args:
+        entries: all entries; their keys are numbered.
+        first: the number of the first one.
+    """
+
+    def __init__(self, entries: Entries, first: int, count: int) -> None:
+        self._entries = entries
+        self._numbers = range(first, first + count)
+
+    def __getitem__(self, key: str) -> str:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return map(name, self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
 class Generated(Mapping[str, str]):
     """The same entries, each made when it is asked for: ten million would fill the memory."""
 
@@ -138,7 +160,12 @@ def _bulk(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange
 
 
 def _list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange | None:
-    return dialect.list({key: entries[key] for key in map(name, range(LIST_ENTRIES))})
+    first = chance.randrange(len(entries) - LIST_ENTRIES)
+    return dialect.list(Neighbours(entries, first, LIST_ENTRIES))
+
+
+def _same_list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange | None:
+    return dialect.list(Neighbours(entries, 0, LIST_ENTRIES))
 
 
 SMALL: Final = Data("small", 5_000, 100)
@@ -159,4 +186,14 @@ BULK_GET: Final = Work(
     "bulk-get", Needs.CACHE, (SMALL.name, FEW.name, LARGE.name), _bulk, BULK_KEYS
 )
 LIST: Final = Work("list", Needs.CACHE, (SMALL.name,), _list)
-WORK: Final = (CACHED_GET, COLD_GET, NEGATIVE_GET, DURABLE_SET, MIXED, BULK_GET, LIST)
+REPEATED_LIST: Final = Work("repeated-list", Needs.CACHE, (SMALL.name,), _same_list)
+WORK: Final = (
+    CACHED_GET,
+    COLD_GET,
+    NEGATIVE_GET,
+    DURABLE_SET,
+    MIXED,
+    BULK_GET,
+    LIST,
+    REPEATED_LIST,
+)

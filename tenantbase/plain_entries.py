@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import starmap
-from typing import Final, NamedTuple, overload
+from typing import Final, NamedTuple, Protocol, overload
 
 from tenantbase.entry import JSON, Entry
 from tenantbase.scope import ScopedKey
@@ -100,8 +100,14 @@ class PlainEntries(Sequence[Entry]):
         return _entry(keys[at], values[at], ids[at], versions[at])
 
 
-Render = Callable[[Columns], bytes]
-"""Makes a document of entries, in the thread that has read them."""
+class Render(Protocol):
+    """Makes a document of entries, in the thread that has read them."""
+
+    def __call__(self, entries: Columns, /) -> bytes: ...
+
+    @property
+    def form(self) -> Hashable:
+        """What the document depends on besides the entries: equal for two that make the same of them."""
 
 
 def joined(parts: Sequence[PlainEntries]) -> PlainEntries:

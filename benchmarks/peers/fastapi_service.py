@@ -63,8 +63,8 @@ def application(path: str, memcached: int | None) -> FastAPI:
         return Entry(key=key, value=row[0])
 
     @app.get("/get-values")
-    async def get_values(limit: int) -> Entries:
-        async with database.execute(table.SELECT_FIRST, (limit,)) as cursor:
+    async def get_values(start: str, limit: int) -> Entries:
+        async with database.execute(table.SELECT_FROM, (start, limit)) as cursor:
             rows = await cursor.fetchall()
         return Entries(values=[Entry(key=key, value=value) for key, value in rows])
 

@@ -40,9 +40,9 @@ async def get_value(request: web.Request) -> web.Response:
 
 @routes.get("/get-values")
 async def get_values(request: web.Request) -> web.Response:
-    """List the first values in order of keys."""
-    limit = (int(request.query["limit"]),)
-    async with request.app[DATABASE].execute(table.SELECT_FIRST, limit) as cursor:
+    """List values in order of keys, from one key on."""
+    wanted = request.query["start"], int(request.query["limit"])
+    async with request.app[DATABASE].execute(table.SELECT_FROM, wanted) as cursor:
         rows = await cursor.fetchall()
     return web.json_response({"values": [{"key": key, "value": value} for key, value in rows]})
 

@@ -12,7 +12,7 @@ from typing import Final
 PRAGMAS: Final = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 CREATE: Final = "CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
 SELECT: Final = "SELECT value FROM entries WHERE key = ?"
-SELECT_FIRST: Final = "SELECT key, value FROM entries ORDER BY key LIMIT ?"
+SELECT_FROM: Final = "SELECT key, value FROM entries WHERE key >= ? ORDER BY key LIMIT ?"
 UPSERT: Final = "INSERT OR REPLACE INTO entries (key, value) VALUES (?, ?)"
 
 

@@ -56,6 +56,7 @@ from tenantbase.plain_entries import Columns, PlainEntries
 from tenantbase.scope import DEFAULT, ScopedKey, plain_key, tenant_of
 from tests.fake_cluster import ContractStore, FakeCluster
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
+from tests.interfaces.rendering import Rendering
 
 NOW = 1_000.0
 ABSENT = Condition(absent=True)
@@ -667,7 +668,9 @@ async def test_scanning_many_plain_entries_with_an_odd_one(
     found: list[Entry | Folded] = []
     wanted, more = KeyRange("default/"), True
     while more:
-        piece, more = await store.scan(wanted, limit, max_bytes, now, _values_of)
+        piece, more = await store.scan(
+            wanted, limit, max_bytes, now, Rendering(_values_of, "values")
+        )
         if isinstance(piece, PlainEntries):
             assert piece.rendered == _values_of(piece.columns)
         sizes = [len(entry.value) for entry in piece if isinstance(entry, Entry)]

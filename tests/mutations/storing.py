@@ -346,6 +346,41 @@ MUTATIONS: Final = {
         {"a-list-never-ends": ("return plain, following < high", "return plain, True")},
     ),
     **of(
+        "tenantbase/interfaces/sqlite/remembered_pages.py",
+        ["tests/interfaces/sqlite/test_remembered_pages.py"],
+        {
+            "a-page-outlives-a-change": ("            self._pages.clear()\n", ""),
+            "a-page-is-taken-for-a-shorter-one": (
+                "(wanted, limit, max_bytes, render.form)",
+                "(wanted, max_bytes, render.form)",
+            ),
+            "a-page-is-taken-for-one-with-fewer-bytes": (
+                "(wanted, limit, max_bytes, render.form)",
+                "(wanted, limit, render.form)",
+            ),
+            "a-page-is-taken-for-one-of-another-form": (
+                "(wanted, limit, max_bytes, render.form)",
+                "(wanted, limit, max_bytes)",
+            ),
+            "a-page-is-remembered-at-once": (
+                "_Page(items, more) if again else None",
+                "_Page(items, more)",
+            ),
+            "a-page-is-never-remembered": ("_Page(items, more) if again else None", "None"),
+            "remembered-pages-have-no-bound": (" or self._bytes > _MOST_BYTES", ""),
+            "remembered-requests-have-no-bound": ("len(self._pages) > _MOST_PAGES or ", ""),
+            "a-large-page-takes-all-the-room": (
+                "page is not None and page.size > _MOST_BYTES // _SHARE",
+                "False",
+            ),
+            "a-page-in-use-is-forgotten": ("            self._keep(asked, page)\n", ""),
+            "rows-that-expire-are-remembered": (
+                "        if isinstance(items, PlainEntries):\n",
+                "        if True:\n",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/plain_rows.py",
         [
             "tests/interfaces/test_store.py::test_scanning_values_of_all_sizes",

@@ -41,6 +41,7 @@ from tenantbase.interfaces.sqlite.readers import (
     at_low_priority,
 )
 from tenantbase.interfaces.sqlite.recovery import WalMark
+from tenantbase.interfaces.sqlite.remembered_pages import RememberedPages
 from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.sqlite.sweep import needs_count
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
@@ -76,6 +77,7 @@ class SqliteStore:
         self._writer = writer
         self._readers = readers
         self._listers = listers
+        self._pages = RememberedPages()
         self._lane_of = lane_of
         self._troubles = troubles
         self._look_again: asyncio.TimerHandle | None = None
@@ -219,7 +221,7 @@ class SqliteStore:
         render: Render | None = None,
     ) -> tuple[Sequence[Entry | Folded], bool]:
         lane = self._lane_of(wanted.prefix)
-        return await self._list(lane, sql_queries.scan, wanted, limit, max_bytes, now, render)
+        return await self._list(lane, self._pages.scan, wanted, limit, max_bytes, now, render)
 
     async def scan_meta(
         self, wanted: KeyRange, limit: int, now: float

@@ -115,6 +115,30 @@ class Lists:
                         )  # before the next one
 
 
+class _Rendering:
+    """Makes the JSON document of a list, page by page. A ``Render``.
+
+    Args:
+        plain: the part of the keys to show.
+
+    Attributes:
+        before: what comes before the next entry of the document.
+    """
+
+    __slots__ = ("_plain", "before")
+
+    def __init__(self, plain: slice) -> None:
+        self._plain = plain
+        self.before = b'{"values":['
+
+    def __call__(self, entries: Columns) -> bytes:
+        return plain_json(entries, self._plain, before=self.before)
+
+    @property
+    def form(self) -> tuple[int, bytes]:
+        return self._plain.start, self.before
+
+
 class _Listing:
     """The list that one request asks for.
 
@@ -146,11 +170,11 @@ class _Listing:
         self._scope = scope_of(request)
         self._plain = self._scope.plain
         self._database = database
-        self._pieces = self._scan(self._limit, render=self._render if as_document else None)
+        self._rendering = _Rendering(self._plain)
+        self._pieces = self._scan(self._limit, render=self._rendering if as_document else None)
         self._page: set[Place] | None = None
         self._last: Place | None = None
         self._more = False
-        self._separator = b'{"values":['  # what comes before the next entry of the document
         self._folded: list[bytes] = []
         self.share: Share
         self.turn: Callable[[], AbstractAsyncContextManager[None]]
@@ -238,14 +262,14 @@ class _Listing:
             if isinstance(group, PlainEntries) and group.rendered:
                 yield group.rendered
             elif _is_large(group[0]):
-                yield self._separator
+                yield self._rendering.before
                 for piece in self._pieces_of(group[0]):
                     yield piece
             elif documents := self._joined(group):
-                yield self._separator + documents
+                yield self._rendering.before + documents
             else:
                 continue
-            self._separator = b","
+            self._rendering.before = b","
         prefixes = b""
         if self._range.delimiter:
             prefixes = b',"prefixes":[%b]' % b",".join(self._folded)
@@ -253,7 +277,7 @@ class _Listing:
         if self._more and self._last is not None:
             cursor = cursor_of(Place(self._last.key[self._plain], self._last.folded))
         ended = b']%b,"cursor":%b}' % (prefixes, msgspec.json.encode(cursor))
-        yield ended if self._separator == b"," else self._separator + ended
+        yield ended if self._rendering.before == b"," else self._rendering.before + ended
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """One item per line."""
@@ -272,9 +296,6 @@ class _Listing:
             plain = self._plain
             return entries_json([entry.key[plain] for entry in entries], entries)
         return b",".join(self._documents(items, self._folded))
-
-    def _render(self, entries: Columns) -> bytes:
-        return plain_json(entries, self._plain, before=self._separator)
 
     def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""

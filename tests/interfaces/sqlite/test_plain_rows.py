@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantbase.commands import Command, DeletePrefix, Set
-from tenantbase.documents import entries_json, plain_json
+from tenantbase.documents import entries_json
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.listing import Folded, KeyRange, place_of
-from tenantbase.plain_entries import Columns, PlainEntries
+from tenantbase.plain_entries import PlainEntries
 from tenantbase.scope import DEFAULT
 from tests.fakes import Granted, RecordingSeqlock
+from tests.interfaces.rendering import Rendering
 
 NOW: Final = 1_000.0
 COUNT: Final = 1_500
@@ -67,10 +68,6 @@ def stored(runner: asyncio.Runner, store: SqliteStore) -> Sequence[Entry]:
     return entries
 
 
-def _rendered(entries: Columns) -> bytes:
-    return plain_json(entries, DEFAULT.plain)
-
-
 @given(
     begin=st.integers(0, COUNT),
     limit=st.integers(20, 1_200),
@@ -87,7 +84,7 @@ def test_pages_are_those_of_single_rows(
     wanted, more = KeyRange("default/", start=DEFAULT.key(f"{begin:04}")), True
     found: list[Entry | Folded] = []
     while more:
-        piece, more = runner.run(store.scan(wanted, limit, max_bytes, NOW, _rendered))
+        piece, more = runner.run(store.scan(wanted, limit, max_bytes, NOW, Rendering()))
         sizes = [len(item.value) for item in piece if isinstance(item, Entry)]
         assert len(sizes) <= limit and sum(sizes[:-1]) < max_bytes
         assert not more or len(sizes) == limit or sum(sizes) >= max_bytes
@@ -102,16 +99,11 @@ def test_pages_are_those_of_single_rows(
 def test_large_pages_of_plain_entries_are_rendered_where_they_are_read(
     runner: asyncio.Runner, store: SqliteStore, stored: Sequence[Entry]
 ) -> None:
-    threads = []
-
-    def render(entries: Columns) -> bytes:
-        threads.append(threading.get_ident())
-        return b"%d" % len(entries.keys)
-
+    render = Rendering(lambda entries: b"%d" % len(entries.keys), form="count")
     wanted = KeyRange("default/", start=DEFAULT.key("0902"))
     piece, more = runner.run(store.scan(wanted, 500, 1 << 20, NOW, render))
     assert more and isinstance(piece, PlainEntries) and piece.rendered == b"500"
-    assert threads != [threading.get_ident()]
+    assert render.threads != [threading.get_ident()]
     piece, more = runner.run(store.scan(wanted, 1_200, 1 << 20, NOW, render))
     assert not more and isinstance(piece, PlainEntries)  # the whole range
     assert piece.rendered == b"%d" % (COUNT - 902)
@@ -137,6 +129,6 @@ async def test_rows_that_were_tampered_with_are_not_rendered_as_they_are(
     assert isinstance((await store.scan(KeyRange("default/"), 100, 1 << 20, NOW))[0], PlainEntries)
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
         other.execute(f"UPDATE entries SET {change} WHERE key = 'default/1'")
-    items, more = await store.scan(KeyRange("default/"), 100, 1 << 20, NOW, _rendered)
+    items, more = await store.scan(KeyRange("default/"), 100, 1 << 20, NOW, Rendering())
     assert len(items) == 3 and not more and not isinstance(items, PlainEntries)
     await store.close()
