@@ -56,6 +56,7 @@ class Neighbours(Mapping[str, str]):
     Args:
         entries: all entries; their keys are numbered.
         first: the number of the first one.
+        count: how many.
     """
 
     def __init__(self, entries: Entries, first: int, count: int) -> None:
@@ -160,7 +161,7 @@ def _bulk(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange
 
 
 def _list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange | None:
-    first = chance.randrange(len(entries) - LIST_ENTRIES)
+    first = chance.randrange(len(entries) - LIST_ENTRIES + 1)
     return dialect.list(Neighbours(entries, first, LIST_ENTRIES))
 
 

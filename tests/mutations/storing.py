@@ -350,6 +350,16 @@ MUTATIONS: Final = {
         ["tests/interfaces/sqlite/test_remembered_pages.py"],
         {
             "a-page-outlives-a-change": ("            self._pages.clear()\n", ""),
+            "bytes-are-counted-after-all-is-forgotten": ("            self._bytes = 0\n", ""),
+            "bytes-are-counted-after-a-page-is-forgotten": (
+                "            self._bytes -= page.size",
+                "            pass",
+            ),
+            "the-keys-of-a-page-count-as-ascii": ("map(getsizeof, (", "map(len, ("),
+            "a-page-is-taken-for-one-of-another-range": (
+                "(wanted, limit, max_bytes, render.form)",
+                "(limit, max_bytes, render.form)",
+            ),
             "a-page-is-taken-for-a-shorter-one": (
                 "(wanted, limit, max_bytes, render.form)",
                 "(wanted, max_bytes, render.form)",
@@ -370,14 +380,24 @@ MUTATIONS: Final = {
             "remembered-pages-have-no-bound": (" or self._bytes > _MOST_BYTES", ""),
             "remembered-requests-have-no-bound": ("len(self._pages) > _MOST_PAGES or ", ""),
             "a-large-page-takes-all-the-room": (
-                "page is not None and page.size > _MOST_BYTES // _SHARE",
+                "page is not None and page.size > _LARGEST_BYTES",
                 "False",
             ),
-            "a-page-in-use-is-forgotten": ("            self._keep(asked, page)\n", ""),
+            "a-page-in-use-is-forgotten": ("            self._note(asked, page)\n", ""),
             "rows-that-expire-are-remembered": (
                 "        if isinstance(items, PlainEntries):\n",
                 "        if True:\n",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/web/handlers/lists.py",
+        ["tests/interfaces/sqlite/test_remembered_pages.py"],
+        {
+            "a-later-page-is-taken-for-the-first-one": (
+                "return self._plain.start, self.before",
+                "return self._plain.start",
+            )
         },
     ),
     **of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Hashable, Sequence
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 from tenantbase.entry import Entry
@@ -16,9 +17,10 @@ from tenantbase.interfaces.sqlite.queries import scan
 from tenantbase.listing import Folded, KeyRange
 from tenantbase.plain_entries import PlainEntries, Render
 
-_MOST_PAGES: Final = 256  # for each connection, including those asked for only once
-_MOST_BYTES: Final = 8 << 20  # for each connection
-_SHARE: Final = 4  # a page may take up one such part of them
+# For each connection.
+_MOST_PAGES: Final = 256  # including those that were asked for only once
+_MOST_BYTES: Final = 8 << 20
+_LARGEST_BYTES: Final = _MOST_BYTES // 4  # a page above this is not remembered
 
 
 class _Page(NamedTuple):
@@ -29,7 +31,7 @@ class _Page(NamedTuple):
     def size(self) -> int:
         entries = self.entries
         columns = (entries.keys, entries.values, entries.ids, entries.versions)
-        return len(entries.rendered) + sum(map(len, columns))
+        return sum(map(getsizeof, (entries.rendered, *columns)))
 
 
 class RememberedPages(threading.local):
@@ -60,9 +62,9 @@ class RememberedPages(threading.local):
         """See ``Store.scan``."""
         if render is None:
             return scan(connection, wanted, limit, max_bytes, now)
-        # It changes whenever another connection commits, and this one never writes. If something is
-        # committed between this query and those below, a page is newer than what it is remembered for,
-        # and is forgotten early.
+        # The data version changes whenever another connection commits, and this one never writes. It is
+        # read first: if something is committed before the page is read, the page is newer than the version
+        # it is remembered with, and is only forgotten too early.
         (data_version,) = connection.execute("PRAGMA data_version").fetchone()
         if data_version != self._data_version:
             self._pages.clear()
@@ -71,17 +73,18 @@ class RememberedPages(threading.local):
         asked = (wanted, limit, max_bytes, render.form)
         page = self._pages.get(asked)
         if page is not None:
-            self._keep(asked, page)
+            self._note(asked, page)
             return page
         items, more = scan(connection, wanted, limit, max_bytes, now, render)
         if isinstance(items, PlainEntries):
             again = asked in self._pages
-            self._keep(asked, _Page(items, more) if again else None)
+            self._note(asked, _Page(items, more) if again else None)
         return items, more
 
-    def _keep(self, asked: Hashable, page: _Page | None) -> None:
+    def _note(self, asked: Hashable, page: _Page | None) -> None:
+        """Note that a page was asked for, and remember it if it is given."""
         self._drop(asked)
-        if page is not None and page.size > _MOST_BYTES // _SHARE:
+        if page is not None and page.size > _LARGEST_BYTES:
             return
         self._pages[asked] = page
         self._bytes += page.size if page is not None else 0
