@@ -70,7 +70,10 @@ def number(parameters: dict[str, str], name: str) -> float | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise InvalidRequest(f"{name} must be an unsigned decimal number", name)
+        raise InvalidRequest(
+            f"{name} must be a number such as 30 or 0.5, of at most 20 digits on either side of the point",
+            name,
+        )
     return float(text)
 
 
@@ -80,7 +83,7 @@ def integer(parameters: dict[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not _INTEGER.fullmatch(text):
-        raise InvalidRequest(f"{name} must be an unsigned integer", name)
+        raise InvalidRequest(f"{name} must be a whole number of at most 19 digits", name)
     return int(text)
 
 
