@@ -62,22 +62,23 @@ class RememberedPages(threading.local):
         """See ``Store.scan``."""
         if render is None:
             return scan(connection, wanted, limit, max_bytes, now)
-        # The data version changes whenever another connection commits, and this one never writes. It is
-        # read first: if something is committed before the page is read, the page is newer than the version
-        # it is remembered with, and is only forgotten too early.
-        (data_version,) = connection.execute("PRAGMA data_version").fetchone()
-        if data_version != self._data_version:
-            self._pages.clear()
-            self._bytes = 0
-            self._data_version = data_version
         asked = (wanted, limit, max_bytes, render.form)
-        page = self._pages.get(asked)
-        if page is not None:
-            self._note(asked, page)
-            return page
+        again = asked in self._pages
+        if again:  # another list does not pay for this query
+            # The data version changes whenever another connection commits, and this one never writes. It
+            # is read first: if something is committed before the page is read, the page is newer than the
+            # version it is remembered with, and is only forgotten too early.
+            (data_version,) = connection.execute("PRAGMA data_version").fetchone()
+            if data_version != self._data_version:
+                self._pages = dict.fromkeys(self._pages)  # still asked for, but forgotten
+                self._bytes = 0
+                self._data_version = data_version
+            page = self._pages.get(asked)
+            if page is not None:
+                self._note(asked, page)
+                return page
         items, more = scan(connection, wanted, limit, max_bytes, now, render)
         if isinstance(items, PlainEntries):
-            again = asked in self._pages
             self._note(asked, _Page(items, more) if again else None)
         return items, more
 

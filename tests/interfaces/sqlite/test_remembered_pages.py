@@ -120,7 +120,7 @@ async def test_a_page_is_read_again_after_a_change(
     again = Rendering()
     for _ in range(3):
         assert await shown(store, again) != before
-    assert len(again.threads) == 2
+    assert len(again.threads) == 1
 
 
 async def test_an_entry_that_expires_leaves_the_list_in_time(store: SqliteStore) -> None:
@@ -151,14 +151,15 @@ async def test_a_commit_while_a_page_is_read_makes_it_be_read_again(tmp_path: Pa
             assert isinstance(items, PlainEntries)
             return items.rendered
 
-        for _ in range(2):
+        for _ in range(3):
+            commit("")
             reading.set_trace_callback(commit)
             page()
             reading.set_trace_callback(None)
             select = "SELECT value FROM entries WHERE key = ?"
             (value,) = writing.execute(select, (key(7),)).fetchone()
             assert b'"00007","value":%b,' % value in page()
-        assert value >= b"15"  # at least three commits each time
+        assert value >= b"21"  # at least four commits each time
 
 
 async def test_few_pages_are_remembered_and_only_those_used_last(tmp_path: Path) -> None:
@@ -196,12 +197,12 @@ async def test_a_page_asked_for_long_ago_counts_as_asked_for_the_first_time(
 
 async def test_the_room_is_free_again_after_a_change(tmp_path: Path) -> None:
     store = await opened(tmp_path / "x.db", 6_000, b'"%b"' % (b"x" * 998))
-    for change in range(3):
+    for change, reads in enumerate((8, 4, 4)):  # lists that were asked for before are read once
         await write(store, Set(key(0), b"%d" % change, JSON))
         render = Rendering()
         for at in (0, 800, 1_600, 2_400) * 3:
             await shown(store, render, KeyRange("default/", start=key(at)), 800)
-        assert len(render.threads) == 8  # each twice
+        assert len(render.threads) == reads
     await store.close()
 
 
