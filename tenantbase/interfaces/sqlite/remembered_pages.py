@@ -18,7 +18,7 @@ from tenantbase.listing import Folded, KeyRange
 from tenantbase.plain_entries import PlainEntries, Render
 
 # For each connection.
-_MOST_PAGES: Final = 256  # including those that were asked for only once
+_MOST_PAGES: Final = 64  # including those that were asked for only once
 _MOST_BYTES: Final = 8 << 20
 _LARGEST_BYTES: Final = _MOST_BYTES // 4  # a page above this is not remembered
 
