@@ -103,7 +103,7 @@ def test_private_names_of_libraries_are_listed() -> None:
             if root in MADE_FOR_THAT or base.__module__ in MADE_FOR_THAT:
                 continue
             theirs = set(vars(base))
-            with suppress(OSError):  # it is written in C
+            with suppress(OSError, TypeError):  # it is written in C
                 theirs |= own_attributes(ast.parse(textwrap.dedent(inspect.getsource(base))))
             private = {each for each in own_attributes(node) & theirs if each.startswith("_")}
             overridden = methods(node) & theirs
