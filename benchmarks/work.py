@@ -64,7 +64,9 @@ class Neighbours(Mapping[str, str]):
         self._numbers = range(first, first + count)
 
     def __getitem__(self, key: str) -> str:
-        return self._entries[key]
+        if name(self._numbers[0]) <= key <= name(self._numbers[-1]):
+            return self._entries[key]
+        raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
         return map(name, self._numbers)
