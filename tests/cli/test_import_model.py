@@ -90,7 +90,9 @@ def _is_bad(line: str) -> bool:
 
 
 def _encoded(lines: Sequence[str]) -> bytes:
-    return "\n".join(lines).encode(errors="surrogatepass")
+    # An empty last line would be none without a line break of its own.
+    end = "\n" if lines and not lines[-1] else ""
+    return ("\n".join(lines) + end).encode(errors="surrogatepass")
 
 
 async def _import(database: Database, scope: Scope, lines: Sequence[str]) -> str | None:
@@ -129,6 +131,7 @@ def _expected(fields: dict[str, object]) -> tuple[object, ...]:
 @example([[DEEP]], None)
 @example([['{"key":"a","value":1,"id":"x","id":"y"}']], None)
 @example([['{"key":"a","value":1}'], ['{"key":"b","value":1}', '{"key":"a","value":2}']], 1)
+@example([['{"key":"a","value":1}'] * 4 + ['{"key":"b","value":1}', ""]], 1)
 def test_what_is_stored_is_what_the_lines_say(files: list[list[str]], limit: int | None) -> None:
     async def run(directory: Path) -> None:
         scope = Scope("t")
