@@ -29,8 +29,9 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.json_text import check_json, check_names, parse
 from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.guard import Guard
-from tenantbase.web.handlers.lists import place_of_cursor, prefers_ndjson
+from tenantbase.web.handlers.lists import prefers_ndjson
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
+from tenantbase.web.semantics.list_requests import place_of_cursor
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.semantics.targets import VALUES, path_key, query

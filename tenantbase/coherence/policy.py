@@ -22,13 +22,14 @@ from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import Commit, WriteThrough
 from tenantbase.commands import Applied, Command, DeletePrefix, Sweep, Transaction
+from tenantbase.entry import Entry
 from tenantbase.errors import prefix_too_large
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import COUNTING_PART, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
-from tenantbase.listing import Item, KeyRange, place_of
+from tenantbase.listing import Folded, Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
 from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
@@ -37,8 +38,10 @@ from tenantbase.troubles import Trouble
 from tenantbase.waits import note
 
 _SCAN_ENTRIES: Final = 256
-# More, because the thread that reads them also renders them, and does not hold up the event loop.
-_RENDERED_ENTRIES: Final = 1024
+PAGE_ENTRIES: Final = 1024
+"""The most entries in a piece of a list that is read together with its document. The thread that reads them
+also renders them, and does not hold up the event loop."""
+
 _SCAN_BYTES: Final = 256 << 10
 # The thread that writes takes about a millisecond for them, and requests may wait for it.
 _SWEEP_ROWS: Final = 100
@@ -253,23 +256,30 @@ class Cache:
             A piece, and whether there may be items after it.
         """
         more = True
-        most = _SCAN_ENTRIES if render is None else _RENDERED_ENTRIES
+        most = _SCAN_ENTRIES if render is None else PAGE_ENTRIES
         piece: Sequence[Item]
         while more and (limit is None or limit > 0):
             size = most if limit is None else min(limit, most)
-            began = monotonic_ns()
             if values:
-                piece, more = await self._store.scan(
-                    wanted, size, _SCAN_BYTES, self._clock(), render
-                )
+                piece, more = await self.page(wanted, size, render)
             else:
+                began = monotonic_ns()
                 piece, more = await self._store.scan_meta(wanted, size, self._clock())
-            note(Stage.DATABASE, began)
+                note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)
             if piece:
                 wanted = wanted.after(place_of(piece[-1]))
             yield piece, more
+
+    async def page(
+        self, wanted: KeyRange, limit: int, render: Render | None
+    ) -> tuple[Sequence[Entry | Folded], bool]:
+        """The first piece of ``scan``, with values, from one state of the database."""
+        began = monotonic_ns()
+        page = await self._store.scan(wanted, limit, _SCAN_BYTES, self._clock(), render)
+        note(Stage.DATABASE, began)
+        return page
 
     async def count(self, wanted: KeyRange, limit: int) -> tuple[int, int, ScopedKey | None]:
         """Count the first entries of a range; see ``Store.count``."""

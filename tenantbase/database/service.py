@@ -21,8 +21,11 @@ from tenantbase.database.bulk_read import Room, Unlimited, UsualSizes, read_in_c
 from tenantbase.database.limits import Limits
 from tenantbase.database.watch import Changes
 from tenantbase.database.writer import Writer
+from tenantbase.entry import Entry
 from tenantbase.interfaces.store import StoreSize
+from tenantbase.listing import Folded, KeyRange, Place
 from tenantbase.lookup import Lookup
+from tenantbase.plain_entries import Render
 from tenantbase.scope import Scope, tenant_of
 from tenantbase.troubles import Trouble
 
@@ -101,6 +104,26 @@ class Database(Writer, Administration):
             self._cache.refresh if refresh else partial(self._cache.get_many, max_stale=max_stale)
         )
         return read_in_chunks(read, scoped, room, self._sizes, scope.tenant)
+
+    def page(
+        self,
+        scope: Scope,
+        wanted: KeyRange,
+        after: Place | None,
+        limit: int,
+        render: Render,
+    ) -> Callable[[], Awaitable[tuple[Sequence[Entry | Folded], bool]]]:
+        """A function that reads the first piece of ``scan``, and whether there may be items after it.
+
+        Args:
+            limit: the most items, 1 to ``PAGE_ENTRIES``.
+
+        Raises:
+            InvalidRequest, Forbidden: at once, before anything is read.
+            StoreError: the database cannot serve; raised when the function is called.
+        """
+        scoped = self._scoped_range(scope, wanted, after)
+        return partial(self._cache.page, scoped, limit, render)
 
     def get_few_then(
         self,

@@ -53,6 +53,7 @@ CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 BUDGET: Final = web.AppKey("budget", Budget)
+TURNS: Final = web.AppKey("turns", Turns)
 OBSERVER: Final = web.AppKey("observer", Observer)
 
 REQUEST_CELLS: Final = RequestCells(
@@ -109,7 +110,7 @@ def create_app(
     if observer is not None:
         app[OBSERVER] = observer
     app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
-    app[BUDGET], app[CALLERS] = budget, callers
+    app[BUDGET], app[CALLERS], app[TURNS] = budget, callers, turns
     routes = [
         web.post("/set-value", answering(values.set)),
         web.get("/get-value", answering(values.get)),

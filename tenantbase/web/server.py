@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
+from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER, TURNS
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastConnection
 from tenantbase.web.fast_path.shared import FastPath
@@ -289,6 +289,7 @@ async def serving(
             app[CALLERS],
             app[HEALTH],
             app[BUDGET],
+            app[TURNS],
             general,
             observer,
         )

@@ -19,10 +19,12 @@ from tenantbase.lookup import Lookup
 from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import Credentials
+from tenantbase.web.fast_path.pages import Document, Pages, Reader
 from tenantbase.web.fast_path.parser import (
     GET_VALUE,
     GET_VALUES,
     HEALTH,
+    LIST,
     RAW_VALUE,
     SET_VALUE,
     Request,
@@ -40,11 +42,8 @@ from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 _MOST_BYTES: Final = {False: SMALL_ANSWER_BYTES, True: COMPRESSED_FROM_BYTES - 1}
 
 
-class Asker(Protocol):
+class Asker(Reader, Protocol):
     """The connection of a plain request, which has one request in flight at a time."""
-
-    context: RequestContext | None
-    """The id and trace of the request, once it has any."""
 
     def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer; ``closes``: then close the connection."""
@@ -63,7 +62,9 @@ class PlainAnswers:
         health: Health,
         writer: ResponseWriter,
         lifecycle: Lifecycle,
+        pages: Pages,
     ) -> None:
+        self._pages = pages
         self._lifecycle = lifecycle
         self._unread = lifecycle.connections.unread
         self._database = database
@@ -127,6 +128,15 @@ class PlainAnswers:
                 ):
                     _uncount(credentials)
                     return False
+            elif route is LIST:
+                if credentials.compresses or not self._pages.begin(
+                    request.query,
+                    caller,
+                    asker,
+                    lambda result: self._got_page(asker, credentials, result),
+                ):
+                    _uncount(credentials)
+                    return False
             else:
                 self._database.delete_then(
                     scope, request.key, lambda result: self._deleted(asker, credentials, result)
@@ -173,10 +183,21 @@ class PlainAnswers:
         most = _MOST_BYTES[credentials.compresses]
         body = values_json(keys, result, most) if len(result) == len(keys) else None
         if body is not None:
-            asker.end(self._writer.collection(body, credentials.private), 200)
+            asker.end(self._writer.collection([body], credentials.private), 200)
             return
         _uncount(credentials)
         asker.hand_on()
+
+    def _got_page(
+        self, asker: Asker, credentials: Credentials, result: Document | Exception | None
+    ) -> None:
+        if isinstance(result, Exception):
+            self._refuse(asker, credentials, result)
+        elif result is None:
+            _uncount(credentials)
+            asker.hand_on()
+        else:
+            asker.end(self._writer.collection(result, credentials.private), 200)
 
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):

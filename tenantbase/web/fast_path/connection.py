@@ -102,12 +102,8 @@ class FastConnection(asyncio.Protocol):
         self._go_on()
 
     def _hold(self, size: int) -> None:
-        """Charge the bytes held for a client that sends requests faster than it reads answers."""
-        if self._share is None:
-            self._share = Share(self._fast_path.unread, self._transport)
-        if not self._share.size:
-            self._share.use = self._use
-        self._share.charge(size)
+        """Charge the bytes held for the client, instead of those before."""
+        self.share.charge(size)
 
     def data_received(self, data: bytes) -> None:
         if self._loan is not None and self._loan.owed:
@@ -219,8 +215,19 @@ class FastConnection(asyncio.Protocol):
             self._began = observer.turn or observer.begin()
         self._taken(end)
 
+    @property
+    def share(self) -> Share:
+        """Of the budget for unread answers; released when the request in flight ends."""
+        if self._share is None:
+            self._share = Share(self._fast_path.unread, self._transport)
+        if not self._share.size:
+            self._share.use = self._use
+        return self._share
+
     def _finished(self) -> None:
         self._busy = False
+        if self._share is not None:
+            self._share.release()
         self._fast_path.lifecycle.end(self._counted)
         if self._use is not None:
             self._fast_path.lifecycle.tenants.end(self._use)

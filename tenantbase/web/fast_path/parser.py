@@ -85,6 +85,8 @@ _CACHED_REQUEST_BYTES: Final = 512
 # Possessive, so that a near miss costs no more than a match. Escapes are examined afterwards: a group
 # for them would have to be possessive, too, and Python 3.11.2 matches such groups wrongly.
 _KEY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*%-][A-Za-z0-9_.~:@,;!$'()*/%-]*+)"
+# A query without a fragment and without ``+``, which stands for a blank in it.
+_QUERY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*/%&=?-]*+)"
 _HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -102,10 +104,20 @@ GET_VALUE: Final = Route("GET", "/get-value")
 RAW_VALUE: Final = Route("GET", "/v1/values/{key}")
 SET_VALUE: Final = Route("POST", "/set-value")
 GET_VALUES: Final = Route("POST", "/get-values")
+LIST: Final = Route("GET", "/get-values")
 HEALTH: Final = Route("GET", "/health-check")
 DELETE_VALUE: Final = Route("DELETE", "/delete-value")
 DELETE_RAW: Final = Route("DELETE", "/v1/values/{key}")
-ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, GET_VALUES, HEALTH, DELETE_VALUE, DELETE_RAW)
+ROUTES: Final = (
+    GET_VALUE,
+    RAW_VALUE,
+    SET_VALUE,
+    GET_VALUES,
+    HEALTH,
+    DELETE_VALUE,
+    DELETE_RAW,
+    LIST,
+)
 _WITH_BODY: Final = (SET_VALUE, GET_VALUES)
 
 # The beginnings of request lines, in the order of their routes. One pattern matches them all: the
@@ -118,11 +130,12 @@ _BEGINNINGS: Final = (
     b"GET /health-check ",
     b"DELETE /delete-value?key=",
     b"DELETE /v1/values/",
+    b"GET /get-values?",
 )
 _LINE: Final = re.compile(
     rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|POST /get-values()"
-    rb"|GET /health-check()|DELETE /delete-value\?key=%b|DELETE /v1/values/%b) HTTP/1\.1\r\n"
-    % (_KEY, _KEY, _KEY, _KEY)
+    rb"|GET /health-check()|DELETE /delete-value\?key=%b|DELETE /v1/values/%b"
+    rb"|GET /get-values\?%b) HTTP/1\.1\r\n" % (_KEY, _KEY, _KEY, _KEY, _QUERY)
 )
 
 
@@ -131,6 +144,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
 
     Attributes:
         key: empty for routes without one.
+        query: as it was sent; empty except for LIST.
         body: empty except for SET_VALUE and GET_VALUES.
         end: where the request ends in the data.
         verdict: on its header fields.
@@ -143,6 +157,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
     end: int
     verdict: Verdict
     context: RequestContext | None
+    query: str = ""
 
 
 class Other(Enum):
@@ -205,6 +220,8 @@ class RequestParser(Generic[Verdict]):
         if route not in _WITH_BODY:
             if length:
                 return GENERAL
+            if route is LIST:
+                return Request(route, "", b"", end, verdict, context, line[number].decode("ascii"))
             key: str | None = line[number].decode()
             if b"%" in line[number]:
                 key = _unescaped(line[number])

@@ -11,6 +11,7 @@ from aiohttp import hdrs
 from tenantbase.database import Database
 from tenantbase.web.caller import X_TENANT, Callers, Credentials
 from tenantbase.web.fast_path.answering import PlainAnswers
+from tenantbase.web.fast_path.pages import Pages
 from tenantbase.web.fast_path.parser import ROUTES, RequestParser
 from tenantbase.web.fast_path.tending import OpenConnections
 from tenantbase.web.fast_path.writer import ResponseWriter
@@ -23,6 +24,7 @@ from tenantbase.web.problems import HttpError
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
+from tenantbase.web.transport.turns import Turns
 
 
 class FastPath:
@@ -42,6 +44,7 @@ class FastPath:
         callers: Callers,
         health: Health,
         budget: Budget,
+        turns: Turns,
         general: Callable[[bool], asyncio.Protocol],
         observer: Observer | None,
     ) -> None:
@@ -61,7 +64,8 @@ class FastPath:
         # request.
         self.parse = RequestParser(self._judge).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
+        pages = Pages(database, callers, turns)
+        self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle, pages)
         self.budget = budget
         self._writer = writer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
 from typing import Final
@@ -103,12 +103,16 @@ class ResponseWriter:
         before, after = self._absent[private][cache_status]
         return before + (self._current or self._ending()) + after
 
-    def collection(self, body: bytes, private: bool = False) -> bytes:
-        """What ``responses.collection`` returns, not compressed; ``private``: for its caller alone."""
-        length = b"%d\r\n" % len(body)
-        return b"".join(
-            (self._collection[private], length, self._current or self._ending(), b"\r\n", body)
-        )
+    def collection(self, parts: Sequence[bytes], private: bool = False) -> bytes:
+        """What ``responses.collection`` returns, not compressed.
+
+        Args:
+            parts: of the body.
+            private: the answer is for its caller alone.
+        """
+        length = b"%d\r\n" % sum(map(len, parts))
+        ending = self._current or self._ending()
+        return b"".join((self._collection[private], length, ending, b"\r\n", *parts))
 
     def deleted(self, private: bool = False) -> bytes:
         """What ``responses.deleted`` returns; ``private``: for its caller alone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -23,41 +22,41 @@ from tenantbase.database import Database
 from tenantbase.documents import (
     PIECE_BYTES,
     as_line,
-    entries_json,
     entry_json,
     entry_pieces,
     in_one_line,
     meta_json,
-    plain_json,
 )
-from tenantbase.entry import JSON, Entry, check_key
-from tenantbase.errors import InvalidRequest
-from tenantbase.listing import EntryMeta, Item, KeyRange, Place, place_of
-from tenantbase.plain_entries import Columns, PlainEntries, Render
+from tenantbase.entry import JSON, Entry
+from tenantbase.listing import EntryMeta, Item, Place, place_of
+from tenantbase.plain_entries import PlainEntries, Render
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
+from tenantbase.web.list_document import ListDocument
 from tenantbase.web.responses import collection
+from tenantbase.web.semantics.list_requests import (
+    PARAMETERS,
+    cursor_of,
+    list_request,
+    place_of_cursor,
+)
 from tenantbase.web.semantics.negotiation import weights
-from tenantbase.web.semantics.targets import integer, query
+from tenantbase.web.semantics.targets import query
 from tenantbase.web.sending import share_of
 from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
 
-# ``Cache.scan`` stops at 256 KiB, but the last value, usually at most a mebibyte, may exceed that.
-_PAGE_BYTES: Final = (256 << 10) + (1 << 20)
-_GROUP_ITEMS: Final = 256  # the event loop takes about half a millisecond to render so many
+PAGE_BYTES: Final = (256 << 10) + (1 << 20)
+"""The usual size of a page, at most. ``Cache.scan`` stops at 256 KiB, but the last value, usually at most a
+mebibyte, may exceed that."""
+
+GROUP_ITEMS: Final = 256
+"""How many items the event loop renders at once, which takes about half a millisecond."""
+
 _ITEM_BYTES: Final = 256  # roughly the size of an item without a value, and its key
-_PARAMETERS: Final = frozenset(
-    {"prefix", "limit", "cursor", "fields", "delimiter", "start", "end", "order"}
-)
 _COUNT_PARAMETERS: Final = frozenset({"prefix", "cursor"})
-_DESCENDING: Final = {None: False, "asc": False, "desc": True}
-_FIELDS: Final = (None, "key", "meta")
-# The first byte of a cursor says what its text is.
-_AFTER_KEY: Final = b"\x01"
-_AFTER_FOLDED: Final = b"\x02"
 
 
 class Lists:
@@ -115,30 +114,6 @@ class Lists:
                         )  # before the next one
 
 
-class _Rendering:
-    """Makes the JSON document of a list, page by page. A ``Render``.
-
-    Args:
-        plain: the part of the keys to show.
-
-    Attributes:
-        before: what comes before the next entry of the document.
-    """
-
-    __slots__ = ("_plain", "before")
-
-    def __init__(self, plain: slice) -> None:
-        self._plain = plain
-        self.before = b'{"values":['
-
-    def __call__(self, entries: Columns) -> bytes:
-        return plain_json(entries, self._plain, before=self.before)
-
-    @property
-    def form(self) -> tuple[int, bytes]:
-        return self._plain.start, self.before
-
-
 class _Listing:
     """The list that one request asks for.
 
@@ -150,28 +125,14 @@ class _Listing:
     """
 
     def __init__(self, database: Database, request: web.Request, *, as_document: bool) -> None:
-        parameters = self._parameters = query(request, _PARAMETERS)
-        self._limit = integer(parameters, "limit")
-        fields, order = parameters.get("fields"), parameters.get("order")
-        if fields not in _FIELDS:
-            raise InvalidRequest("fields is key or meta, or is left out", "fields")
-        if order not in _DESCENDING:
-            raise InvalidRequest("order is asc or desc", "order")
-        self._keys_only = fields == "key"
-        self._values = fields is None
-        self._range = KeyRange(
-            parameters.get("prefix", ""),
-            parameters.get("start", ""),
-            parameters.get("end", ""),
-            _DESCENDING[order],
-            parameters.get("delimiter", ""),
-        )
-        self._after = place_of_cursor(parameters.get("cursor"))
+        self._parameters = query(request, PARAMETERS)
+        self._asked = list_request(self._parameters)
         self._scope = scope_of(request)
         self._plain = self._scope.plain
         self._database = database
-        self._rendering = _Rendering(self._plain)
-        self._pieces = self._scan(self._limit, render=self._rendering if as_document else None)
+        self._document = ListDocument(self._plain)
+        render = self._document if as_document else None
+        self._pieces = self._scan(self._asked.limit, render=render)
         self._page: set[Place] | None = None
         self._last: Place | None = None
         self._more = False
@@ -186,9 +147,10 @@ class _Listing:
         values: bool | None = None,
         render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
-        values = self._values if values is None else values
+        asked = self._asked
+        values = asked.values if values is None else values
         return self._database.scan(
-            self._scope, self._range, self._after, limit=limit, values=values, render=render
+            self._scope, asked.wanted, asked.after, limit=limit, values=values, render=render
         )
 
     async def find_page(self) -> str | None:
@@ -200,11 +162,11 @@ class _Listing:
         Returns: the target of the next page, or None if this is the last one. It is relative,
             because a proxy may serve the API under a prefix.
         """
-        if self._limit is None:
+        if self._asked.limit is None:
             return None
         page: dict[Place, None] = {}
         more = False
-        async for items, more in self._scan(self._limit, values=False):
+        async for items, more in self._scan(self._asked.limit, values=False):
             page.update((place_of(item), None) for item in items)
         if not more or not page:
             return None
@@ -221,17 +183,17 @@ class _Listing:
             if not items:
                 continue
             reached = items[-1].key
-            if reached <= last.key if self._range.descending else reached >= last.key:
+            if reached <= last.key if self._asked.wanted.descending else reached >= last.key:
                 return
 
     async def _groups(self) -> AsyncGenerator[Sequence[Item], None]:
         """The items in groups; an entry with a large value is a group of its own, and so is a page that is
         rendered already."""
         seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
-        left = math.inf if self._limit is None else self._limit
+        left = math.inf if self._asked.limit is None else self._asked.limit
         while left > 0:
             # Reserve room for a page of the usual size before reading it.
-            await self.share.reserve(_PAGE_BYTES, seconds)
+            await self.share.reserve(PAGE_BYTES, seconds)
             seconds = None
             # Threads that read compete with the event loop for the processor.
             async with self.turn():
@@ -262,22 +224,18 @@ class _Listing:
             if isinstance(group, PlainEntries) and group.rendered:
                 yield group.rendered
             elif _is_large(group[0]):
-                yield self._rendering.before
+                yield self._document.before
                 for piece in self._pieces_of(group[0]):
                     yield piece
-            elif documents := self._joined(group):
-                yield self._rendering.before + documents
+            elif part := self._part(group):
+                yield part
             else:
                 continue
-            self._rendering.before = b","
-        prefixes = b""
-        if self._range.delimiter:
-            prefixes = b',"prefixes":[%b]' % b",".join(self._folded)
+            self._document.before = b","
         cursor = None
         if self._more and self._last is not None:
             cursor = cursor_of(Place(self._last.key[self._plain], self._last.folded))
-        ended = b']%b,"cursor":%b}' % (prefixes, msgspec.json.encode(cursor))
-        yield ended if self._rendering.before == b"," else self._rendering.before + ended
+        yield self._document.end(cursor, self._folded if self._asked.wanted.delimiter else None)
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """One item per line."""
@@ -289,13 +247,13 @@ class _Listing:
             else:
                 yield b"".join(map(as_line, self._documents(group, None)))
 
-    def _joined(self, items: Sequence[Item]) -> bytes:
-        """The items as JSON objects, separated by commas; folded ones go to ``self._folded``."""
-        if self._values and not self._range.delimiter:  # nearly always: these are all entries
-            entries = cast("Sequence[Entry]", items)
-            plain = self._plain
-            return entries_json([entry.key[plain] for entry in entries], entries)
-        return b",".join(self._documents(items, self._folded))
+    def _part(self, items: Sequence[Item]) -> bytes:
+        """These items as a part of the document; empty if all of them are folded, and only noted."""
+        asked = self._asked
+        if asked.values and not asked.wanted.delimiter:  # nearly always: these are all entries
+            return self._document.entries(cast("Sequence[Entry]", items))
+        documents = b",".join(self._documents(items, self._folded))
+        return self._document.before + documents if documents else b""
 
     def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
@@ -306,7 +264,7 @@ class _Listing:
             if isinstance(item, Entry):
                 documents.append(entry_json(key, item))
             elif isinstance(item, EntryMeta):
-                documents.append(_key_json(key) if self._keys_only else meta_json(key, item))
+                documents.append(_key_json(key) if self._asked.keys_only else meta_json(key, item))
             elif folded is None:
                 documents.append(b'{"prefix":%b}' % msgspec.json.encode(key))
             else:
@@ -319,14 +277,14 @@ class _Listing:
 
 
 def _divided(items: Sequence[Item], sizes: list[int]) -> Iterator[Sequence[Item]]:
-    """The items in groups of at most ``PIECE_BYTES`` and ``_GROUP_ITEMS``; a larger entry is a group of its
+    """The items in groups of at most ``PIECE_BYTES`` and ``GROUP_ITEMS``; a larger entry is a group of its
     own."""
-    if sum(sizes) <= PIECE_BYTES and len(sizes) <= _GROUP_ITEMS:  # nearly always
+    if sum(sizes) <= PIECE_BYTES and len(sizes) <= GROUP_ITEMS:  # nearly always
         yield items
         return
     start = held = 0
     for at, size in enumerate(sizes):
-        if at > start and (held + size > PIECE_BYTES or at - start == _GROUP_ITEMS):
+        if at > start and (held + size > PIECE_BYTES or at - start == GROUP_ITEMS):
             yield items[start:at]
             start, held = at, 0
         held += size
@@ -339,27 +297,6 @@ def _is_large(item: Item) -> bool:
 
 def _key_json(key: str) -> bytes:
     return b'{"key":%b}' % msgspec.json.encode(key)
-
-
-def cursor_of(place: Place) -> str:
-    """The cursor for what comes after a place. It is opaque to clients."""
-    kind = _AFTER_FOLDED if place.folded else _AFTER_KEY
-    return urlsafe_b64encode(kind + place.key.encode()).rstrip(b"=").decode()
-
-
-def place_of_cursor(cursor: str | None) -> Place | None:
-    """The place that a cursor follows; None for an empty one. Raises InvalidRequest."""
-    if not cursor:
-        return None  # from the start
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        decoded = urlsafe_b64decode(padded)
-        place = Place(check_key(decoded[1:].decode()), decoded[:1] == _AFTER_FOLDED)
-        if cursor_of(place) == cursor:
-            return place
-    except (ValueError, InvalidRequest):
-        pass  # binascii.Error and UnicodeError are ValueErrors
-    raise InvalidRequest("this is not a cursor from a list", "cursor")
 
 
 def prefers_ndjson(accept: str) -> bool:

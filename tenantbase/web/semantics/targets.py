@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +36,11 @@ def query(request: web.BaseRequest, known: frozenset[str]) -> dict[str, str]:
     _, _, text = target.partition("?")
     if "#" in target:
         raise InvalidRequest("write a # in a key or a parameter as %23")
+    return parameters_in(text, known)
+
+
+def parameters_in(text: str, known: frozenset[str]) -> dict[str, str]:
+    """The parameters in a query, which has no ``#``. Raises InvalidRequest as ``query`` does."""
     parameters: dict[str, str] = {}
     for pair in text.split("&") if text else ():
         if not pair:
@@ -64,7 +70,7 @@ def path_key(request: web.BaseRequest) -> str:
     return check_key(_decode(path[len(VALUES) :], "key"))
 
 
-def number(parameters: dict[str, str], name: str) -> float | None:
+def number(parameters: Mapping[str, str], name: str) -> float | None:
     """A parameter as an unsigned decimal number; None if it is absent."""
     text = parameters.get(name)
     if text is None:
@@ -77,7 +83,7 @@ def number(parameters: dict[str, str], name: str) -> float | None:
     return float(text)
 
 
-def integer(parameters: dict[str, str], name: str) -> int | None:
+def integer(parameters: Mapping[str, str], name: str) -> int | None:
     """A parameter as an unsigned integer; None if it is absent."""
     text = parameters.get(name)
     if text is None:
@@ -87,7 +93,7 @@ def integer(parameters: dict[str, str], name: str) -> int | None:
     return int(text)
 
 
-def flag(parameters: dict[str, str], name: str) -> bool:
+def flag(parameters: Mapping[str, str], name: str) -> bool:
     """A parameter that is ``true`` or ``false``; False if it is absent."""
     text = parameters.get(name)
     if text not in (None, "true", "false"):

@@ -31,7 +31,7 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     writer = ResponseWriter(Lifecycle())
     dates, of_collections = [], []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        of_collections.append(fields(writer.collection(b"{}"))[b"Date"][-12:])
+        of_collections.append(fields(writer.collection([b"{}"]))[b"Date"][-12:])
         dates.append(
             fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.HIT)))[b"Date"][-12:]
         )
@@ -116,7 +116,7 @@ def test_fixed_answers_are_those_of_the_general_path(
     for made, answer in (
         (writer.absent(cache_status, private), responses.absent(cache_status)),
         (writer.deleted(private), responses.deleted()),
-        (writer.collection(b"{}", private), responses.collection(b"{}")),
+        (writer.collection([b"{}"], private), responses.collection(b"{}")),
     ):
         if private:
             responses.make_private(answer.headers)
