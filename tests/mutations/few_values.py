@@ -39,8 +39,8 @@ MUTATIONS: Final = {
                 "            return\n        asker.hand_on()\n",
             ),
             "many-keys-count-twice": (
-                "                ):\n                    _uncount(credentials)\n",
-                "                ):\n",
+                "        if not begun:\n            _uncount(credentials)\n",
+                "",
             ),
             "a-failed-bulk-read-is-asked-again": (
                 "            self._refuse(asker, credentials, result)\n            return\n",
@@ -109,8 +109,8 @@ MUTATIONS: Final = {
         {
             "private-entries-are-for-all": ("self._collection[private]", "self._collection[False]"),
             "a-collections-date-stands-still": (
-                "length, self._current or self._ending(), b",
-                "length, self._last_fields or self._ending(), b",
+                "ending = self._current or self._ending()\n        return b",
+                "ending = self._last_fields or self._ending()\n        return b",
             ),
         },
     ),

@@ -391,7 +391,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/handlers/lists.py",
+        "tenantbase/web/list_document.py",
         ["tests/interfaces/sqlite/test_remembered_pages.py"],
         {
             "a-later-page-is-taken-for-the-first-one": (

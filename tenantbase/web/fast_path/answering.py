@@ -99,6 +99,7 @@ class PlainAnswers:
             self._refuse_later(asker, credentials, lifecycle.overloaded())
             return True
         scope = caller.scope
+        begun = True
         try:
             # Lambdas, because creating a partial takes twice as long, for every request.
             if route is GET_VALUE:
@@ -120,31 +121,29 @@ class PlainAnswers:
                 keys = parse(GET_BODY, request.body).keys
                 # What is expected may be half of that: documents are longer than the values in them, and
                 # those may have grown. An answer that is too large after all is read a second time.
-                if not self._database.get_few_then(
+                begun = self._database.get_few_then(
                     scope,
                     keys,
                     _MOST_BYTES[credentials.compresses] // 2,
                     lambda keys, result: self._got_entries(asker, credentials, keys, result),
-                ):
-                    _uncount(credentials)
-                    return False
+                )
             elif route is LIST:
-                if credentials.compresses or not self._pages.begin(
+                begun = self._pages.begin(
                     request.query,
                     caller,
+                    credentials.compresses,
                     asker,
                     lambda result: self._got_page(asker, credentials, result),
-                ):
-                    _uncount(credentials)
-                    return False
+                )
             else:
                 self._database.delete_then(
                     scope, request.key, lambda result: self._deleted(asker, credentials, result)
                 )
         except (InvalidRequest, Forbidden):
+            begun = False
+        if not begun:
             _uncount(credentials)
-            return False
-        return True
+        return begun
 
     def no_room(self, budget: Budget) -> bytes:
         """The answer to a request whose body there is no room for."""

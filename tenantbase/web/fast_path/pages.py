@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from tenantbase.coherence.policy import PAGE_ENTRIES
 from tenantbase.database import Database
@@ -16,8 +16,9 @@ from tenantbase.request_context import CURRENT, RequestContext
 from tenantbase.web.caller import Caller, Callers
 from tenantbase.web.handlers.lists import GROUP_ITEMS, PAGE_BYTES
 from tenantbase.web.list_document import ListDocument
-from tenantbase.web.semantics.list_requests import PARAMETERS, ListRequest, cursor_of, list_request
+from tenantbase.web.semantics.list_requests import PARAMETERS, cursor_of, list_request
 from tenantbase.web.semantics.targets import parameters_in
+from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share
 
@@ -49,8 +50,8 @@ class Pages:
         self._database = database
         self._callers = callers
         self._turns = turns
-        # How many entries were too many for a tenant. Not for ever, because entries change.
-        self._too_many: dict[str, int] = {}
+        # How many entries were too many, by tenant and by whether long answers are compressed.
+        self._too_many: dict[tuple[str, bool], int] = {}
         self._forget_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,90 +59,86 @@ class Pages:
         self,
         query: str,
         caller: Caller,
+        compresses: bool,
         reader: Reader,
         receive: Callable[[Document | Exception | None], None],
     ) -> bool:
         """Begin to read a list.
 
         Args:
-            query: the request's, without a fragment.
-            receive: called later with the document, the exception, or None if the list does not fit
-                into a page after all.
+            query: the request's.
+            compresses: a long answer is compressed, which is done elsewhere.
+            receive: called later with the document, the exception, or None if the list is too long
+                after all.
 
-        Returns: False if it is not known to fit, or there is no room for it. Then ``receive`` is not
-            called.
+        Returns: False if the list may be long. Then ``receive`` is not called.
 
         Raises:
             InvalidRequest, Forbidden: likewise.
         """
         asked = list_request(parameters_in(query, PARAMETERS))
-        if not asked.values or asked.wanted.delimiter or not self._fits(asked.limit, caller):
+        limit, kind = asked.limit, (caller.scope.tenant, compresses)
+        if limit is None or not self._may_fit(limit, kind):
+            return False
+        if not asked.values or asked.wanted.delimiter:
             return False
         document = ListDocument(caller.scope.plain)
-        page = self._database.page(
-            caller.scope, asked.wanted, asked.after, asked.limit or PAGE_ENTRIES, document
-        )
-        work = self._read(page, asked, document, caller, reader, receive)
-        task = asyncio.get_running_loop().create_task(work)
+        page = self._database.page(caller.scope, asked.wanted, asked.after, limit, document)
+
+        async def read() -> None:
+            reader.context = reader.context or RequestContext()
+            CURRENT.set(reader.context)
+            try:
+                entries, more = await self._read(page, caller, reader)
+            except Exception as error:  # the client gets it
+                receive(error)
+                return
+            whole = not more or len(entries) == limit
+            parts = _document(entries, more, document, caller.scope.plain) if whole else None
+            if parts is None or compresses and sum(map(len, parts)) >= COMPRESSED_FROM_BYTES:
+                self._too_many[kind] = len(entries)
+                receive(None)
+            else:
+                receive(parts)
+
+        task = asyncio.get_running_loop().create_task(read())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    def _fits(self, limit: int | None, caller: Caller) -> bool:
-        if limit is None or not 0 < limit <= PAGE_ENTRIES:
+    def _may_fit(self, limit: int, kind: tuple[str, bool]) -> bool:
+        if not 0 < limit <= PAGE_ENTRIES:
             return False
         now = asyncio.get_running_loop().time()
-        if now > self._forget_at:
+        if now >= self._forget_at:  # values may be smaller by now
             self._too_many.clear()
             self._forget_at = now + _FORGET_SECONDS
-        return limit < self._too_many.get(caller.scope.tenant, PAGE_ENTRIES + 1)
+        too_many = self._too_many.get(kind)
+        return too_many is None or limit < too_many
 
     async def _read(
-        self,
-        page: Callable[[], Awaitable[Page]],
-        asked: ListRequest,
-        document: ListDocument,
-        caller: Caller,
-        reader: Reader,
-        receive: Callable[[Document | Exception | None], None],
-    ) -> None:
-        reader.context = reader.context or RequestContext()
-        CURRENT.set(reader.context)
+        self, page: Callable[[], Awaitable[Page]], caller: Caller, reader: Reader
+    ) -> Page:
         tenant = caller.scope.tenant
-        try:
-            with self._turns.streaming(tenant), self._callers.holding(caller, reader.abort):
-                await reader.share.reserve(PAGE_BYTES, WAIT_SECONDS)
-                # Threads that read compete with the event loop for the processor.
-                async with self._turns.held(tenant):
-                    entries, more = await page()
-            parts = _parts(entries, more, asked.limit, document, caller.scope.plain)
-        except Exception as error:
-            receive(error)
-            return
-        if parts is None:
-            self._too_many[tenant] = min(len(entries) + 1, asked.limit or PAGE_ENTRIES)
-        receive(parts)
+        with self._turns.streaming(tenant), self._callers.holding(caller, reader.abort):
+            await reader.share.reserve(PAGE_BYTES, WAIT_SECONDS)
+            # Threads that read compete with the event loop for the processor.
+            async with self._turns.held(tenant):
+                return await page()
 
 
-def _parts(
-    entries: Sequence[Entry | Folded],
-    more: bool,
-    limit: int | None,
-    document: ListDocument,
-    plain: slice,
+def _document(
+    entries: Sequence[Entry | Folded], more: bool, document: ListDocument, plain: slice
 ) -> Document | None:
-    """The document of a page; None if it is not all of the list, or must be rendered in pieces."""
-    if more and len(entries) != limit:
-        return None
+    """The document of a whole list; None if it takes too long to render at once."""
     parts = []
     if isinstance(entries, PlainEntries) and entries.rendered:
         parts.append(entries.rendered)
     elif entries:
-        whole = [entry for entry in entries if isinstance(entry, Entry)]
-        size = sum(len(entry.value) for entry in whole)
-        if len(whole) > GROUP_ITEMS or size > PIECE_BYTES:
+        rows = cast("Sequence[Entry]", list(entries))  # nothing is folded without a delimiter
+        if len(rows) > GROUP_ITEMS or sum(len(entry.value) for entry in rows) > PIECE_BYTES:
             return None
-        parts.append(document.entries(whole))
+        parts.append(document.entries(rows))
     if parts:
         document.before = b","
     cursor = cursor_of(Place(entries[-1].key[plain])) if more and entries else None

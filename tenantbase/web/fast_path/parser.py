@@ -85,8 +85,8 @@ _CACHED_REQUEST_BYTES: Final = 512
 # Possessive, so that a near miss costs no more than a match. Escapes are examined afterwards: a group
 # for them would have to be possessive, too, and Python 3.11.2 matches such groups wrongly.
 _KEY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*%-][A-Za-z0-9_.~:@,;!$'()*/%-]*+)"
-# A query without a fragment and without ``+``, which stands for a blank in it.
-_QUERY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*/%&=?-]*+)"
+# A query as clients send it, without a fragment.
+_QUERY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*/%&=?+-]*+)"
 _HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
