@@ -9,6 +9,9 @@ import msgspec
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.scope import ScopedKey
 
+PAGE_ENTRIES: Final = 1024
+"""The most entries in a piece of a list that is read and rendered together, in a thread that reads."""
+
 # Greater than every legal key: the highest character, once more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
 

@@ -29,7 +29,7 @@ from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import COUNTING_PART, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
-from tenantbase.listing import Folded, Item, KeyRange, place_of
+from tenantbase.listing import PAGE_ENTRIES, Folded, Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
 from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
@@ -38,10 +38,6 @@ from tenantbase.troubles import Trouble
 from tenantbase.waits import note
 
 _SCAN_ENTRIES: Final = 256
-PAGE_ENTRIES: Final = 1024
-"""The most entries in a piece of a list that is read together with its document. The thread that reads them
-also renders them, and does not hold up the event loop."""
-
 _SCAN_BYTES: Final = 256 << 10
 # The thread that writes takes about a millisecond for them, and requests may wait for it.
 _SWEEP_ROWS: Final = 100

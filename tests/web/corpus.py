@@ -22,6 +22,15 @@ PLAIN = {
     "compressed values": request(
         "POST", "/get-values", '{"keys": ["plain"]}', {"Accept-Encoding": "gzip"}
     ),
+    "list": request("GET", "/get-values?prefix=plain&limit=5", headers=AGENT),
+    "list, absent": request("GET", "/get-values?prefix=abs%65nt&limit=5"),
+    "list without a limit": request("GET", "/get-values?prefix=plain"),
+    "list without a query": request("GET", "/get-values?"),
+    "compressed list": request(
+        "GET", "/get-values?limit=5&prefix=plain", headers={"Accept-Encoding": "gzip"}
+    ),
+    "list, no number": request("GET", "/get-values?limit=five"),
+    "list of folders": request("GET", "/get-values?limit=5&delimiter=/"),
     "escaped key": request("GET", "/get-value?key=pl%61in"),
     "escaped path": request("GET", "/v1/values/page%2F1"),
     "behind a proxy": request(
@@ -111,7 +120,13 @@ RARE = {
         "POST", "/set-value", '{"key": "w", "value": 1}', {"Content-Length": "+24"}
     ),
     "huge header": request("GET", "/get-value?key=plain", headers={"Accept": "a" * 9_000}),
-    "another route": request("GET", "/get-values?prefix=plain"),
+    "another route": request("GET", "/v1/values?prefix=plain"),
+    "list, nothing asked": request("GET", "/get-values"),
+    "list, with a fragment": request("GET", "/get-values?prefix=plain#"),
+    "list, fresh": request(
+        "GET", "/get-values?limit=5&prefix=plain", headers={"Cache-Control": "no-cache"}
+    ),
+    "list with body": request("GET", "/get-values?limit=5&prefix=plain", "{}"),
     "no route": request("GET", "/get-valuex?key=plain"),
     "wrong method": request("PUT", "/get-value?key=plain"),
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, cast
 
-from tenantbase.coherence.policy import PAGE_ENTRIES
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.entry import Entry
-from tenantbase.listing import Folded, Place
+from tenantbase.listing import PAGE_ENTRIES, Folded, Place
 from tenantbase.plain_entries import PlainEntries
 from tenantbase.request_context import CURRENT, RequestContext
 from tenantbase.web.caller import Caller, Callers

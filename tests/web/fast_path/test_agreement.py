@@ -51,6 +51,7 @@ async def test_every_header_field_means_the_same_to_both(
             request("DELETE", "/v1/values/absent", headers=fields),
             request("POST", "/set-value", '{"key": "w", "value": 1}', fields),
             request("POST", "/get-values", '{"keys": ["plain", "absent"]}', fields),
+            request("GET", "/get-values?limit=1&prefix=plain", headers=fields),
         ):
             fast, general = [await answers(port, [data + LAST]) for port in ports]
             assert fast == general != b"reset", data
