@@ -35,8 +35,8 @@ DAMAGED: Final[dict[str, Any]] = {
     "value": "damaged",
     "expires_at": None,
 }
-_MOST_AT_ONCE: Final = 3
-_MOST_IN_A_ROW: Final = 3
+_MOST_CONNECTIONS: Final = 3
+_MOST_ROUNDS: Final = 3
 _RETRY: Final = 0.2  # seconds between attempts to reach a server that is down
 
 
@@ -169,7 +169,7 @@ class Client:
     async def read(self, keys: dict[str, list[str]]) -> None:
         """Do one operation that changes nothing."""
         server = self._chance.choice(self.servers)
-        if self._chance.random() < 0.02:
+        if self._chance.random() < 0.01:
             await self.list_often(server, drawn(self._chance, keys))
         else:
             await self.get(server, self._chance.choice([*keys["registers"], *keys["counters"]]))
@@ -182,24 +182,25 @@ class Client:
         await self._ask(server, "POST", "/get-values", {"keys": keys}, operations)
 
     async def list_often(self, server: HttpClient, asked: KeyList) -> None:
-        """Ask for a list a few times, on several connections at once, as clients that poll do.
+        """Ask for a list again and again, on several connections, as clients that poll do.
 
         A page is remembered only until the next commit, which is rarely more than milliseconds away.
         """
         chance, config = self._chance, self._config
+        rounds = chance.randint(1, _MOST_ROUNDS)
         async with AsyncExitStack() as stack:
             servers = [server]
-            for _ in range(chance.randrange(_MOST_AT_ONCE)):
+            for _ in range(chance.randrange(_MOST_CONNECTIONS)):
                 another = HttpClient(server.port, config.patience, config.token)
                 servers.append(await stack.enter_async_context(another))
-            for _ in range(chance.randint(1, _MOST_IN_A_ROW)):
-                await asyncio.gather(*(self.list_all(each, asked) for each in servers))
+            await asyncio.gather(*(self._poll(each, asked, rounds) for each in servers))
 
-    async def list_all(self, server: HttpClient, asked: KeyList) -> None:
-        """Ask for a list, page by page."""
-        page: KeyList | None = asked
-        while page is not None and self.go_on.is_set():
-            page = await self.list_page(server, page)
+    async def _poll(self, server: HttpClient, asked: KeyList, rounds: int) -> None:
+        for _ in range(rounds):
+            page: KeyList | None = asked
+            while page is not None and self.go_on.is_set():
+                page = await self.list_page(server, page)
+            await asyncio.sleep(self._chance.expovariate(1 / self._config.pause))
 
     async def list_page(self, server: HttpClient, asked: KeyList) -> KeyList | None:
         """Ask for a page of a list. Returns: the next one."""

@@ -25,6 +25,6 @@ HUNTS: Final = {
     "own-key": Hunt(["cache-poison"]),
     "own-expiry": Hunt(),
     "forget-pages": Hunt(),
-    "version-before-page": Hunt([], ["listed"], longest=0.1),
+    "version-before-page": Hunt([], ["locked", "listed"], longest=0.1),
     "early-acknowledgement": Hunt(),
 }

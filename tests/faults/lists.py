@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from tests.wire import Answer
 
 _NDJSON: Final = "application/x-ndjson"
-_PLAIN_LIMIT: Final = 100  # for a few rows, a page is not rendered, and not remembered either
+_PLAIN_LIMIT: Final = 100  # a page of fewer than 16 rows is not remembered; see ``queries.py``
 _SMALL_LIMIT: Final = 6
 
 
