@@ -14,25 +14,29 @@ import asyncio
 import random
 import sys
 import time
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import msgspec
 
 from tests.faults.history import NEVER, Kind, Operation, Outcome
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
+from tests.faults.lists import KeyList, drawn
 from tests.faults.values import made, token_of
 from tests.wire import Answer
 
 REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
-# Stands for the entry in an answer that is not JSON; no client writes it.
+# Stands for the entry in an answer that is not JSON, or in an impossible list; no client writes it.
 DAMAGED: Final[dict[str, Any]] = {
     "version": 0,
     "id": "damaged",
     "value": "damaged",
     "expires_at": None,
 }
+_MOST_CONNECTIONS: Final = 3
+_MOST_ROUNDS: Final = 3
 _RETRY: Final = 0.2  # seconds between attempts to reach a server that is down
 
 
@@ -131,7 +135,7 @@ class Client:
         chance = self._chance
         server = chance.choice(self.servers)
         register, counter = chance.choice(keys["registers"]), chance.choice(keys["counters"])
-        match chance.choices(range(11), (40, 22, 6, 4, 5, 6, 4, 3, 1, 0.5, 0.5))[0]:
+        match chance.choices(range(12), (40, 22, 6, 4, 5, 6, 4, 3, 1, 0.5, 1, 0.5))[0]:
             case 0:
                 await self.get(server, chance.choice((register, register, register, counter)))
             case 1:
@@ -156,6 +160,8 @@ class Client:
                 await self.delete_many(
                     server, keys["registers"], {"prefix": register.partition("/")[0] + "/"}
                 )
+            case 10:
+                await self.list_often(server, drawn(chance, keys))
             case _:
                 await self.vanish(server, register)
                 server.close()  # another worker may accept the next connection
@@ -163,7 +169,10 @@ class Client:
     async def read(self, keys: dict[str, list[str]]) -> None:
         """Do one operation that changes nothing."""
         server = self._chance.choice(self.servers)
-        await self.get(server, self._chance.choice([*keys["registers"], *keys["counters"]]))
+        if self._chance.random() < 0.01:
+            await self.list_often(server, drawn(self._chance, keys))
+        else:
+            await self.get(server, self._chance.choice([*keys["registers"], *keys["counters"]]))
 
     async def get(self, server: HttpClient, key: str) -> None:
         await self._ask(server, "GET", f"/get-value?key={key}", None, [self._op(key, "get")])
@@ -171,6 +180,51 @@ class Client:
     async def get_many(self, server: HttpClient, keys: list[str]) -> None:
         operations = [self._op(key, "get") for key in keys]
         await self._ask(server, "POST", "/get-values", {"keys": keys}, operations)
+
+    async def list_often(self, server: HttpClient, asked: KeyList) -> None:
+        """Ask for a list again and again, on several connections, as clients that poll do.
+
+        A page is remembered only until the next commit, which is rarely more than milliseconds away.
+        """
+        chance, config = self._chance, self._config
+        rounds = chance.randint(1, _MOST_ROUNDS)
+        async with AsyncExitStack() as stack:
+            servers = [server]
+            for _ in range(chance.randrange(_MOST_CONNECTIONS)):
+                another = HttpClient(server.port, config.patience, config.token)
+                servers.append(await stack.enter_async_context(another))
+            await asyncio.gather(*(self._poll(each, asked, rounds) for each in servers))
+
+    async def _poll(self, server: HttpClient, asked: KeyList, rounds: int) -> None:
+        for _ in range(rounds):
+            page: KeyList | None = asked
+            while page is not None and self.go_on.is_set():
+                page = await self.list_page(server, page)
+            await asyncio.sleep(self._chance.expovariate(1 / self._config.pause))
+
+    async def list_page(self, server: HttpClient, asked: KeyList) -> KeyList | None:
+        """Ask for a page of a list. Returns: the next one."""
+        operations = [
+            msgspec.structs.replace(self._op(key, "get"), listed=True) for key in asked.keys
+        ]
+        answer = await self._answer(server, "GET", asked.target, b"", operations, asked.accept)
+        if answer is None:
+            return None
+        following = None
+        shown: dict[str, dict[str, Any] | None] = dict.fromkeys(asked.keys)
+        try:
+            if answer.status == 200:
+                shown, following = asked.shown(answer), asked.following(answer)
+        except ValueError as error:
+            shown = dict.fromkeys(asked.keys, DAMAGED)
+            operations = [
+                msgspec.structs.replace(operation, detail=str(error)) for operation in operations
+            ]
+        for operation in operations:
+            if operation.key in shown:
+                outcome = _outcome(answer, operation)
+                self._note(operation, server, outcome, answer, shown[operation.key])
+        return following
 
     async def set(self, server: HttpClient, key: str) -> None:
         body = self._new_value(key)
@@ -244,17 +298,8 @@ class Client:
         self, server: HttpClient, method: str, target: str, body: Any, operations: list[Operation]
     ) -> None:
         data = b"" if body is None else msgspec.json.encode(body)
-        try:
-            answer = await server.ask(method, target, data)
-        except NotSent:
-            for operation in operations:
-                self._note(operation, server, "failed")
-            await asyncio.sleep(_RETRY)
-            return
-        except NoAnswer:
-            for operation in operations:
-                lost: Outcome = "failed" if operation.kind == "get" else "unknown"
-                self._note(operation, server, lost)
+        answer = await self._answer(server, method, target, data, operations)
+        if answer is None:
             return
         try:
             entries = _entries(answer)
@@ -263,6 +308,28 @@ class Client:
         for operation in operations:
             outcome = _outcome(answer, operation)
             self._note(operation, server, outcome, answer, entries.get(operation.key))
+
+    async def _answer(
+        self,
+        server: HttpClient,
+        method: str,
+        target: str,
+        data: bytes,
+        operations: list[Operation],
+        accept: str = "",
+    ) -> Answer | None:
+        """The answer to a request. None: there was none, and the operations are noted."""
+        try:
+            return await server.ask(method, target, data, accept)
+        except NotSent:
+            for operation in operations:
+                self._note(operation, server, "failed")
+            await asyncio.sleep(_RETRY)
+        except NoAnswer:
+            for operation in operations:
+                lost: Outcome = "failed" if operation.kind == "get" else "unknown"
+                self._note(operation, server, lost)
+        return None
 
     def _note(
         self,

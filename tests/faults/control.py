@@ -18,9 +18,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-# The steps of a write, in order; then those of a read.
+# The steps of a write, in order; then those of a read, and of a list that is remembered.
 WRITE_STEPS: Final = ("locked", "applied", "odd", "committed", "even", "unlocked", "publishing")
-READ_STEPS: Final = ("asked", "selected")
+READ_STEPS: Final = ("asked", "selected", "listed")
 
 Action = Literal["stop", "kill"]
 STEPS: Final = (*WRITE_STEPS, *READ_STEPS)

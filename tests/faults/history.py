@@ -30,6 +30,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
         status, cache, detail: of the HTTP answer: its status, 0 for none, ``X-Cache``, and what a
             problem says.
         vanished: the client disconnected on purpose.
+        listed: a get that is what a list showed of the key.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     cache: str = ""
     detail: str = ""
     vanished: bool = False
+    listed: bool = False
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
         """Whether the operation's condition holds for an entry, or for no entry (``alive`` False).
@@ -83,6 +85,8 @@ def describe(operation: Operation) -> str:
     end = "..." if operation.end >= NEVER else f"{operation.end / 1e6:.3f}"
     told = [f"[{operation.start / 1e6:.3f}, {end}] {operation.client}", operation.kind]
     told.append(repr(operation.key))
+    if operation.listed:
+        told.append("in a list")
     if operation.if_absent:
         told.append("if absent")
     if operation.if_version is not None:

@@ -48,8 +48,11 @@ class HttpClient:
             self._wire.abort()
             self._wire = None
 
-    async def ask(self, method: str, target: str, body: bytes = b"") -> Answer:
+    async def ask(self, method: str, target: str, body: bytes = b"", accept: str = "") -> Answer:
         """Send a request and read its answer.
+
+        Args:
+            accept: the media type to ask for, unless it is empty.
 
         Raises:
             NotSent, NoAnswer: the server cannot be reached, or it did not answer.
@@ -57,7 +60,7 @@ class HttpClient:
         wire = await self._connected()
         try:
             async with asyncio.timeout(self._timeout):
-                await wire.send(self._request(method, target, body))
+                await wire.send(self._request(method, target, body, accept))
                 answer = await wire.answer(method, self._timeout)
         except (OSError, EOFError, ValueError) as error:
             self.close()
@@ -90,8 +93,8 @@ class HttpClient:
                 raise NotSent(str(error)) from error
         return self._wire
 
-    def _request(self, method: str, target: str, body: bytes) -> bytes:
+    def _request(self, method: str, target: str, body: bytes, accept: str = "") -> bytes:
+        fields = self._fields | {"Accept": accept} if accept else self._fields
         if not body:
-            return request(method, target, None, self._fields)
-        fields = self._fields | {"Content-Type": "application/json"}
-        return request(method, target, body, fields)
+            return request(method, target, None, fields)
+        return request(method, target, body, fields | {"Content-Type": "application/json"})

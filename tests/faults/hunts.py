@@ -24,5 +24,7 @@ HUNTS: Final = {
     "checked-mac": Hunt(["cache-poison"]),
     "own-key": Hunt(["cache-poison"]),
     "own-expiry": Hunt(),
+    "forget-pages": Hunt(),
+    "version-before-page": Hunt([], ["locked", "listed"], longest=0.1),
     "early-acknowledgement": Hunt(),
 }

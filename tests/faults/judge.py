@@ -43,7 +43,7 @@ class Judge:
     """Counts operations, and collects broken promises.
 
     Attributes:
-        operations: by kind and outcome.
+        operations: by kind and outcome; what a list showed of a key is of the kind "list".
         sources: reads by cache status.
         reads, writes: latencies of requests without an excuse.
         disturbed: latencies of both during faults of memcached or its network.
@@ -65,7 +65,8 @@ class Judge:
 
     def hear(self, operation: Operation, *, disturbed: bool = False) -> None:
         """Judge an operation. ``disturbed``: memcached had a fault during it."""
-        self.operations[operation.kind, operation.outcome] += 1
+        kind = "list" if operation.listed else operation.kind
+        self.operations[kind, operation.outcome] += 1
         if operation.kind == "get" and operation.cache:
             self.sources[operation.cache] += 1
         if operation.vanished:

@@ -1,8 +1,8 @@
 """Planted bugs: the torture test proves nothing unless it finds them.
 
 Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of the validity of
-sealed items, or of durability. They replace parts of the product at run time; the product has no
-switch for them.
+sealed items, of remembered lists, or of durability. They replace parts of the product at run time;
+the product has no switch for them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tenantbase.entry import Entry
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.lookup import Lookup
 from tests.faults.planted_durability import Deaf, Early, Unsynced
+from tests.faults.planted_lists import LateVersion, Unforgotten
 from tests.faults.stepped import Parts
 
 
@@ -264,6 +265,8 @@ BUGS: Final[dict[str, dict[str, type]]] = {
     "checked-mac": {"sealer": _NoMac},
     "own-key": {"sealer": _AnyOwner},
     "own-expiry": {"sealer": _Eternal},
+    "forget-pages": {"pages": Unforgotten},
+    "version-before-page": {"pages": LateVersion},
     "synchronous-off": {"store": Unsynced},
     "early-acknowledgement": {"store": Early},
     "deaf-to-sync-errors": {"store": Deaf},

@@ -123,6 +123,22 @@ async def _mortal(stage: Stage) -> None:
     await stage.get(stage.near, "t0/0")
 
 
+async def _listed_after_a_write_elsewhere(stage: Stage) -> None:
+    await stage.set(stage.near, "old")
+    for _ in range(2):  # remembered from the second time on
+        await stage.list(stage.near)
+    await stage.set(stage.far, "new")
+    await stage.list(stage.near)
+
+
+async def _commit_between_page_and_memory(stage: Stage) -> None:
+    await stage.set(stage.far, "old")
+    await stage.list(stage.near)
+    async with stage.held_at("listed", stage.list(stage.near)):
+        await stage.set(stage.far, "new")
+    await stage.list(stage.near)
+
+
 async def _read_elsewhere_at_once(stage: Stage) -> None:
     await stage.set(stage.near, "old")
     await stage.get(stage.far)
@@ -143,5 +159,7 @@ SCHEDULES: Final[dict[str, Callable[[Stage], Awaitable[None]]]] = {
     "checked-mac": _damaged,
     "own-key": _swapped,
     "own-expiry": _mortal,
+    "forget-pages": _listed_after_a_write_elsewhere,
+    "version-before-page": _commit_between_page_and_memory,
     "early-acknowledgement": _read_elsewhere_at_once,
 }

@@ -17,10 +17,12 @@ from typing import Any, Final, TypeVar
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.commands import PutTenant, Set
-from tenantbase.entry import JSON
+from tenantbase.entry import JSON, Entry
 from tenantbase.figures import MISSES
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.listing import KeyRange
+from tenantbase.plain_entries import Columns
 from tests.faults import sealed_items
 from tests.faults.control import Control
 from tests.faults.history import Operation
@@ -31,6 +33,7 @@ from tests.service import opened
 
 Result = TypeVar("Result")
 _PATIENCE: Final = 2 * READY_SECONDS
+_LIMIT: Final = 100  # pages of this many are remembered
 
 
 class _Gate:
@@ -63,6 +66,15 @@ class _Gates(Control):
         if gate is not None:
             gate.reached.set()
             await poll_async(gate.opened.is_set, f"the gate at {step} opens", _PATIENCE)
+
+
+class _Rendering:
+    """Renders pages, which are then remembered."""
+
+    form = ()
+
+    def __call__(self, entries: Columns) -> bytes:
+        return b"rendered"
 
 
 class Stage:
@@ -100,7 +112,17 @@ class Stage:
     async def get(self, cache: Cache, key: str = "r0/0") -> None:
         """Read a key, and record the operation."""
         start = time.monotonic_ns()
-        entry = (await cache.get(key)).entry
+        self._saw(key, start, (await cache.get(key)).entry)
+
+    async def list(self, cache: Cache, key: str = "r0/0") -> None:
+        """List a key as the beginning of a document, and record what the list shows of it."""
+        start = time.monotonic_ns()
+        wanted = KeyRange(key)
+        pages = cache.scan(wanted, limit=_LIMIT, render=_Rendering())
+        shown = [item async for page, _ in pages for item in page if isinstance(item, Entry)]
+        self._saw(key, start, shown[0] if shown else None)
+
+    def _saw(self, key: str, start: int, entry: Entry | None) -> None:
         told: dict[str, Any] = {}
         if entry is not None:
             expires = None if entry.expires_at is None else start + 10**12

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tenantbase.coherence import policy
 from tenantbase.coherence.reading import ReadThrough
@@ -18,6 +19,8 @@ from tenantbase.errors import StoreError
 from tenantbase.interfaces.cache import Answer, Item
 from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.interfaces.sqlite import store as sqlite_store
+from tenantbase.interfaces.sqlite.remembered_pages import RememberedPages
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.process import wiring
@@ -26,11 +29,12 @@ from tests.faults.control import Control
 
 @dataclass(frozen=True)
 class Parts:
-    """The classes that ``wiring.py`` and ``policy.py`` put together."""
+    """The classes that ``wiring.py``, ``policy.py`` and SQLite's ``store.py`` put together."""
 
     tags: type[TagFile] = TagFile
     seqlock: type[TagSeqlock] = TagSeqlock
     store: type[SqliteStore] = SqliteStore
+    pages: type[RememberedPages] = RememberedPages
     sealer: type[ItemSealer] = ItemSealer
     memcache: type[MemcacheClient] = MemcacheClient
     reading: type[ReadThrough] = ReadThrough
@@ -44,6 +48,7 @@ class Parts:
                 (wiring, "TagFile", self.tags),
                 (wiring, "TagSeqlock", self.seqlock),
                 (wiring, "SqliteStore", self.store),
+                (sqlite_store, "RememberedPages", self.pages),
                 (wiring, "ItemSealer", self.sealer),
                 (policy, "ReadThrough", self.reading),
                 (policy, "WriteThrough", self.writing),
@@ -100,6 +105,11 @@ def stepped(parts: Parts, control: Control) -> Parts:
             await control.reach_async("unlocked")
             return written
 
+    class Pages_(parts.pages):  # type: ignore[misc,name-defined]
+        def _note(self, asked: Hashable, page: Any) -> None:
+            control.reach("listed")
+            super()._note(asked, page)
+
     class Memcache_(parts.memcache):  # type: ignore[misc,name-defined]
         async def get_many(
             self, names: Sequence[bytes], known: Sequence[bytes | None]
@@ -112,7 +122,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
             await control.reach_async("publishing")
             await super().set_many(items)
 
-    return replace(parts, seqlock=Fence_, store=Store_, memcache=Memcache_)
+    return replace(parts, seqlock=Fence_, store=Store_, pages=Pages_, memcache=Memcache_)
 
 
 def _entered(

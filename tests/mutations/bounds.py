@@ -90,6 +90,14 @@ MUTATIONS: Final = {
         {"pages-are-read-at-once": ("async with self.turn():", "if True:")},
     ),
     **of(
+        "tenantbase/web/handlers/lists.py",
+        [
+            "tests/web/handlers/test_lists.py"
+            "::test_a_key_that_is_added_to_the_last_page_displaces_none"
+        ],
+        {"the-last-page-is-chosen-twice": ("if not page:", "if not more or not page:")},
+    ),
+    **of(
         "tenantbase/web/handlers/bulk.py",
         ["tests/web/handlers/test_bulk.py::test_bulk_reads_of_many_keys_begin_in_a_turn"],
         {"reads-of-many-keys-begin-at-once": ("if len(keys) > CHUNK_KEYS:", "if False:")},

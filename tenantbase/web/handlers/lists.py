@@ -168,10 +168,12 @@ class _Listing:
         more = False
         async for items, more in self._scan(self._asked.limit, values=False):
             page.update((place_of(item), None) for item in items)
-        if not more or not page:
+        if not page:
             return None
         self._page, last = set(page), next(reversed(page))
         self._pieces = self._up_to(last)
+        if not more:
+            return None
         cursor = cursor_of(Place(last.key[self._plain], last.folded))
         return "?" + urlencode({**self._parameters, "cursor": cursor}, quote_via=quote)
 

@@ -509,6 +509,15 @@ async def test_a_key_that_is_added_meanwhile_displaces_none(start: Start) -> Non
         assert [json.loads(line)["key"] for line in rest.body.splitlines()] == ["e"]
 
 
+async def test_a_key_that_is_added_to_the_last_page_displaces_none(start: Start) -> None:
+    async with start(wrap=partial(_as, _Growing)) as server:
+        for key in "ace":
+            await put(key).send(server, "")
+        page = await server.ask("GET", "/v1/values?limit=3", headers=NDJSON)
+        assert "link" not in page.headers
+        assert [json.loads(line)["key"] for line in page.body.splitlines()] == ["a", "c", "e"]
+
+
 async def test_a_count_that_runs_out_of_time_goes_on_with_a_cursor(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
