@@ -109,7 +109,8 @@ def drawn(chance: random.Random, keys: Mapping[str, Sequence[str]]) -> KeyList:
     """A list of some of a slice's keys. Most are the same few, which servers remember."""
     if chance.random() < 0.7:
         everything = sorted(keys[chance.choice(("registers", "counters"))])
-        return KeyList(_prefix(everything), everything)
+        # With a limit, the fast path answers.
+        return KeyList(_prefix(everything), everything, limit=chance.choice((None, _PLAIN_LIMIT)))
     everything = sorted(keys[chance.choice([*keys])])
     start, end = (chance.choice(("", *everything)) for _ in range(2))
     descending = chance.random() < 0.5
