@@ -14,7 +14,7 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "short-lists-outlive-their-token": (
-                "self._callers.holding(caller, reader.abort)",
+                "self._callers.holding(caller, recipient.abort)",
                 "self._callers.holding(caller, bool)",
             ),
             "short-lists-are-read-at-once": (
@@ -22,20 +22,20 @@ MUTATIONS: Final = {
                 "if True:",
             ),
             "short-lists-wait-for-no-room": (
-                "            await reader.share.reserve(PAGE_BYTES, WAIT_SECONDS)\n",
+                "            await recipient.share.reserve(PAGE_BYTES, WAIT_SECONDS)\n",
                 "",
             ),
             "a-list-ends-with-its-first-page": (
-                "whole = not more or len(entries) == limit",
-                "whole = True",
+                "if not more or len(entries) == limit:",
+                "if True:",
             ),
             "a-full-page-is-read-again": (
-                "whole = not more or len(entries) == limit",
-                "whole = not more",
+                "if not more or len(entries) == limit:",
+                "if not more:",
             ),
             "long-lists-are-tried-each-time": (
                 "                self._too_many[kind] = len(entries)\n",
-                "",
+                "                pass\n",
             ),
             "lists-that-were-long-stay-long": (
                 "            self._too_many.clear()\n",
@@ -46,8 +46,12 @@ MUTATIONS: Final = {
                 "limit = limit or PAGE_ENTRIES\n        if not self._may_fit(limit, kind):",
             ),
             "long-lists-are-not-compressed": (
-                "if parts is None or compresses and",
-                "if parts is None or False and",
+                "if parts and compresses and",
+                "if False and",
+            ),
+            "a-list-that-cannot-be-made-is-never-answered": (
+                "except Exception as error:",
+                "except OSError as error:",
             ),
             "many-rows-are-rendered-at-once": ("len(rows) > GROUP_ITEMS or ", ""),
             "folded-keys-are-taken-for-entries": (

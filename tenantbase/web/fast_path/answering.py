@@ -19,7 +19,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import Credentials
-from tenantbase.web.fast_path.pages import Document, Pages, Reader
+from tenantbase.web.fast_path.pages import Document, Pages, Recipient
 from tenantbase.web.fast_path.parser import (
     GET_VALUE,
     GET_VALUES,
@@ -42,7 +42,7 @@ from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 _MOST_BYTES: Final = {False: SMALL_ANSWER_BYTES, True: COMPRESSED_FROM_BYTES - 1}
 
 
-class Asker(Reader, Protocol):
+class Asker(Recipient, Protocol):
     """The connection of a plain request, which has one request in flight at a time."""
 
     def end(self, data: bytes, status: int, closes: bool = False) -> None:

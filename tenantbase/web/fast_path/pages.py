@@ -21,15 +21,15 @@ from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share
 
-_FORGET_SECONDS: Final = 10.0
+_FORGET_SECONDS: Final = 10.0  # then one page may be read twice again
 
 Page = tuple[Sequence[Entry | Folded], bool]
 Document = Sequence[bytes]
 """The parts of a list's document."""
 
 
-class Reader(Protocol):
-    """The connection that a list is read for."""
+class Recipient(Protocol):
+    """The connection that a list is for."""
 
     context: RequestContext | None
     """The id and trace of the request, once it has any."""
@@ -59,7 +59,7 @@ class Pages:
         query: str,
         caller: Caller,
         compresses: bool,
-        reader: Reader,
+        recipient: Recipient,
         receive: Callable[[Document | Exception | None], None],
     ) -> bool:
         """Begin to read a list.
@@ -85,20 +85,21 @@ class Pages:
         page = self._database.page(caller.scope, asked.wanted, asked.after, limit, document)
 
         async def read() -> None:
-            reader.context = reader.context or RequestContext()
-            CURRENT.set(reader.context)
+            recipient.context = recipient.context or RequestContext()
+            CURRENT.set(recipient.context)
             try:
-                entries, more = await self._read(page, caller, reader)
+                entries, more = await self._read(page, caller, recipient)
+                parts = None
+                if not more or len(entries) == limit:
+                    parts = _document(entries, more, document, caller.scope.plain)
+                if parts and compresses and sum(map(len, parts)) >= COMPRESSED_FROM_BYTES:
+                    parts = None
             except Exception as error:  # the client gets it
                 receive(error)
                 return
-            whole = not more or len(entries) == limit
-            parts = _document(entries, more, document, caller.scope.plain) if whole else None
-            if parts is None or compresses and sum(map(len, parts)) >= COMPRESSED_FROM_BYTES:
+            if parts is None:
                 self._too_many[kind] = len(entries)
-                receive(None)
-            else:
-                receive(parts)
+            receive(parts)
 
         task = asyncio.get_running_loop().create_task(read())
         self._tasks.add(task)
@@ -116,11 +117,11 @@ class Pages:
         return too_many is None or limit < too_many
 
     async def _read(
-        self, page: Callable[[], Awaitable[Page]], caller: Caller, reader: Reader
+        self, page: Callable[[], Awaitable[Page]], caller: Caller, recipient: Recipient
     ) -> Page:
         tenant = caller.scope.tenant
-        with self._turns.streaming(tenant), self._callers.holding(caller, reader.abort):
-            await reader.share.reserve(PAGE_BYTES, WAIT_SECONDS)
+        with self._turns.streaming(tenant), self._callers.holding(caller, recipient.abort):
+            await recipient.share.reserve(PAGE_BYTES, WAIT_SECONDS)
             # Threads that read compete with the event loop for the processor.
             async with self._turns.held(tenant):
                 return await page()

@@ -27,6 +27,7 @@ from tenantbase.plain_entries import Render
 from tenantbase.scope import DEFAULT, Scope
 from tenantbase.web.fast_path import pages
 from tenantbase.web.handlers.lists import GROUP_ITEMS
+from tenantbase.web.list_document import ListDocument
 from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tests.servers import poll_async
 from tests.service import opened, served, service, web_settings
@@ -267,6 +268,21 @@ async def test_a_failing_store_is_reported_alike_by_both(tmp_path: Path) -> None
             fast, aiohttps = [await answers(port, [a_list(query) + LAST]) for port in ports]
             assert fast == aiohttps
             assert fast.startswith(b"HTTP/1.1 503")
+
+
+async def test_a_list_that_cannot_be_made_is_answered(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(document: ListDocument, cursor: str | None) -> bytes:
+        raise RuntimeError("a mistake")
+
+    async with start() as server, server.wire() as wire:
+        with monkeypatch.context() as patch:
+            patch.setattr(ListDocument, "end", fail)
+            await wire.send(a_list("limit=5"))
+            assert (await wire.answer()).status == 500
+        await wire.send(a_list("limit=5"))
+        assert document(await wire.answer()) == {"values": [], "cursor": None}
 
 
 async def test_each_page_is_read_in_a_turn(
