@@ -101,6 +101,8 @@ class Pages:
                 self._too_many[kind] = len(entries)
             receive(parts)
 
+        # Now and not in the task: until that starts, lists would wait for this one as for other requests.
+        self._turns.begin_stream(caller.scope.tenant)
         task = asyncio.get_running_loop().create_task(read())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -120,11 +122,14 @@ class Pages:
         self, page: Callable[[], Awaitable[Page]], caller: Caller, recipient: Recipient
     ) -> Page:
         tenant = caller.scope.tenant
-        with self._turns.streaming(tenant), self._callers.holding(caller, recipient.abort):
-            await recipient.share.reserve(PAGE_BYTES, WAIT_SECONDS)
-            # Threads that read compete with the event loop for the processor.
-            async with self._turns.held(tenant):
-                return await page()
+        try:
+            with self._callers.holding(caller, recipient.abort):
+                await recipient.share.reserve(PAGE_BYTES, WAIT_SECONDS)
+                # Threads that read compete with the event loop for the processor.
+                async with self._turns.held(tenant):
+                    return await page()
+        finally:
+            self._turns.end_stream(tenant)
 
 
 def _document(

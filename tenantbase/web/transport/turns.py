@@ -59,15 +59,23 @@ class Turns:
     @contextmanager
     def streaming(self, lane: str = "") -> Iterator[None]:
         """Inside the block, a request is worked on in pieces, each of them after a ``take``."""
-        self._streams[lane] += 1
-        self._set_switching()
+        self.begin_stream(lane)
         try:
             yield
         finally:
-            self._streams[lane] -= 1
-            if not self._streams[lane]:
-                del self._streams[lane]
-            self._set_switching()
+            self.end_stream(lane)
+
+    def begin_stream(self, lane: str) -> None:
+        """A request is worked on in pieces until ``end_stream``."""
+        self._streams[lane] += 1
+        self._set_switching()
+
+    def end_stream(self, lane: str) -> None:
+        """It is not any more."""
+        self._streams[lane] -= 1
+        if not self._streams[lane]:
+            del self._streams[lane]
+        self._set_switching()
 
     @asynccontextmanager
     async def held(self, lane: str = "") -> AsyncIterator[None]:
