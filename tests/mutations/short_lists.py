@@ -21,6 +21,14 @@ MUTATIONS: Final = {
                 "async with self._turns.held(tenant):",
                 "if True:",
             ),
+            "short-lists-wait-for-each-other": (
+                "        self._turns.begin_stream(caller.scope.tenant)\n"
+                "        task = asyncio.get_running_loop().create_task(read())\n",
+                "        task = asyncio.get_running_loop().create_task(read())\n"
+                "        asyncio.get_running_loop().call_soon(\n"
+                "            self._turns.begin_stream, caller.scope.tenant\n"
+                "        )\n",
+            ),
             "short-lists-wait-for-no-room": (
                 "            await recipient.share.reserve(PAGE_BYTES, WAIT_SECONDS)\n",
                 "",

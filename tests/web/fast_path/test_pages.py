@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from tenantbase.access import TokenScope
 from tenantbase.coherence.policy import Cache
@@ -25,10 +26,13 @@ from tenantbase.json_requests import SetValue
 from tenantbase.listing import PAGE_ENTRIES, Folded, KeyRange
 from tenantbase.plain_entries import Render
 from tenantbase.scope import DEFAULT, Scope
+from tenantbase.web.app import TURNS
 from tenantbase.web.fast_path import pages
+from tenantbase.web.fast_path.pages import Pages
 from tenantbase.web.handlers.lists import GROUP_ITEMS
 from tenantbase.web.list_document import ListDocument
 from tenantbase.web.sending import COMPRESSED_FROM_BYTES
+from tenantbase.web.transport.turns import Turns
 from tests.servers import poll_async
 from tests.service import Server, opened, served, service, web_settings
 from tests.web.both_paths import answers, both_paths
@@ -300,6 +304,28 @@ async def test_each_page_is_read_in_a_turn(
     async with start() as server:
         assert (await server.ask("GET", "/get-values?limit=5")).json["values"] == []
         assert turns_taken == [("default", 1.0)]
+
+
+async def test_lists_do_not_wait_for_each_other_as_for_other_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps, rests = list[web.Application](), list[Turns]()
+    begin, rest = Pages.begin, Turns._rest
+
+    def during_a_turn(pages: Pages, *args: Any) -> bool:
+        # Another list's turn ends before the task of this one starts.
+        asyncio.get_running_loop().call_soon(apps[0][TURNS]._end)
+        return begin(pages, *args)
+
+    def counted(turns: Turns) -> None:
+        rests.append(turns)
+        rest(turns)
+
+    monkeypatch.setattr(Pages, "begin", during_a_turn)
+    monkeypatch.setattr(Turns, "_rest", counted)
+    async with opened(tmp_path / "x.db") as cache, served(cache, prepare=apps.append) as server:
+        assert (await server.ask("GET", "/get-values?limit=5")).json["values"] == []
+    assert not rests
 
 
 async def test_a_list_waits_for_room_and_gives_it_back(
