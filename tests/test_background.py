@@ -37,6 +37,7 @@ OTHER_TASKS = {
     "interfaces/postgres/confirmation": "asking primary and standby at once: both are awaited there",
     "web/transport/acceptor": "setting up a connection: if it fails, the client is disconnected",
     "web/fast_path/answering": "health: its failure becomes the answer",
+    "web/fast_path/pages": "reading a list: its failure becomes the answer",
     "web/handlers/health": "the check of the store: its failure becomes the answer",
 }
 

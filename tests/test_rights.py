@@ -27,6 +27,7 @@ from tenantbase.listing import KeyRange, Place
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT, Scope
+from tenantbase.web.list_document import ListDocument
 
 SECONDS = 30
 ALL = {"p/a": b"1", "p/b": b"2", "q": b"3"}
@@ -169,6 +170,12 @@ async def _scan(database: Database, scope: Scope, key: str) -> object:
     return await contents(database, scope, key)
 
 
+async def _page(database: Database, scope: Scope, key: str) -> object:
+    document = ListDocument(scope.plain)
+    found, _ = await database.page(scope, KeyRange(key), None, 100, document)()
+    return {entry.key[scope.plain] for entry in found}
+
+
 async def _refresh(database: Database, scope: Scope, key: str) -> object:
     return await database.refresh(scope, key)
 
@@ -191,6 +198,7 @@ READS: dict[str, Operation] = {
     "get_few_then": _get_few_then,
     "refresh": _refresh,
     "scan": _scan,
+    "page": _page,
     "count": _count,
     "watch": _watch,
 }
