@@ -110,6 +110,17 @@ def short_path() -> Iterator[Path]:
         yield Path(directory).resolve()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def usual_priority() -> Iterator[None]:
+    """Let no command that runs in this process lower its priority: that is for good, and what the tests
+    start afterwards would inherit it."""
+    from tenantbase.process import maintenance  # slow to import, and not always needed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintenance, "_let_others_go_first", lambda: None)
+        yield
+
+
 # The processes that a test starts would inherit ignored signals. A shell without job control starts
 # background commands with SIGINT ignored, and nohup ignores SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import pytest
 
 from tenantbase.interfaces.sqlite.restoring import VERSION_STEP, begin_again
 from tenantbase.interfaces.sqlite.sealing import SEAL_BYTES
+from tenantbase.process import maintenance
 from tenantbase.process.config import Config
 from tenantbase.process.maintenance import compact as compact_database
 from tests.app_server import AppServer
@@ -557,6 +562,23 @@ def test_a_path_that_cannot_be_looked_up_is_an_error(copy: Path, tmp_path: Path,
     done = command(name, *arguments, "--database", path)
     assert refused(done, f"cannot open {path}: File name too long")
     assert names(tmp_path) == []
+
+
+def test_long_work_gives_way_to_servers(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_way: list[str] = []
+    for name, *others in [("check",), ("backup", str(tmp_path / "new"))]:
+        monkeypatch.setattr(maintenance, "_let_others_go_first", partial(gave_way.append, name))
+        assert invoked(name, *others, "--database", str(copy)).returncode == 0
+    assert gave_way == ["check", "backup"]
+    # What it does is for good, so it is done elsewhere.
+    lower = "import os; usual = os.nice(0); _let_others_go_first(); print(os.nice(0) - usual)"
+    module = "from tenantbase.process.maintenance import _let_others_go_first"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{module}; {lower}"], capture_output=True, check=True
+    )
+    assert int(done.stdout) == min(10, 19 - os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def test_check_and_restore_survive_any_file(filled: Path, tmp_path: Path) -> None:
