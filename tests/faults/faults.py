@@ -159,7 +159,7 @@ async def _worker_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[
     with scene.excuses.all_of(server.port), scene.excuses.writes():
         os.kill(pid, signal.SIGSTOP)
         yield
-        os.kill(pid, signal.SIGCONT)
+        _go_on(pid)
 
 
 @asynccontextmanager
@@ -210,7 +210,13 @@ async def _stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator
         with scene.excuses.all_of(*ports):
             yield
             for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+                _go_on(pid)
+
+
+def _go_on(pid: int) -> None:
+    """Let a stopped worker continue, unless its supervisor has taken it for hung and replaced it."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 async def _catch(cluster: Cluster, step: str, action: Action) -> list[int]:
