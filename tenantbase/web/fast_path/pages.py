@@ -65,12 +65,13 @@ class Pages:
         """Begin to read a list.
 
         Args:
-            query: the request's.
+            query: the request's, still encoded.
             compresses: a long answer is compressed, which is done elsewhere.
             receive: called later with the document, the exception, or None if the list is too long
                 after all.
 
-        Returns: False if the list may be long. Then ``receive`` is not called.
+        Returns: False if the list may be long, or is not one of whole entries. Then ``receive`` is not
+            called.
 
         Raises:
             InvalidRequest, Forbidden: likewise.

@@ -185,8 +185,8 @@ _OTHERS = [
 async def test_both_paths_list_the_same(ports: tuple[int, int]) -> None:
     queries = ["&".join(filter(None, pair)) for pair in itertools.product(_RANGES, _LIMITS)]
     for query in [*queries, *_OTHERS]:
-        fast, aiohttps = [await answers(port, [a_list(query) + LAST]) for port in ports]
-        assert fast == aiohttps != b"reset", query
+        fast, other = [await answers(port, [a_list(query) + LAST]) for port in ports]
+        assert fast == other != b"reset", query
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -212,8 +212,8 @@ async def test_cursors_lead_from_page_to_page_on_either_path(
 async def test_every_escape_in_a_query_means_the_same_to_both(ports: tuple[int, int]) -> None:
     for code in range(256):
         data = a_list(f"limit=2&prefix=%{code:02x}&end=%{code:02X}") + LAST
-        fast, aiohttps = [await answers(port, [data]) for port in ports]
-        assert fast == aiohttps != b"reset", code
+        fast, other = [await answers(port, [data]) for port in ports]
+        assert fast == other != b"reset", code
 
 
 async def test_lists_of_one_page_are_answered_here(tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ async def test_long_answers_to_clients_that_accept_compression_are_compressed(
 async def test_a_failing_store_is_reported_alike_by_both(tmp_path: Path) -> None:
     async with opened(tmp_path / "x.db") as cache, both_paths(failing(cache)) as ports:
         for query in ("limit=5", "limit=5&prefix=a"):
-            fast, aiohttps = [await answers(port, [a_list(query) + LAST]) for port in ports]
-            assert fast == aiohttps
+            fast, other = [await answers(port, [a_list(query) + LAST]) for port in ports]
+            assert fast == other
             assert fast.startswith(b"HTTP/1.1 503")
 
 
